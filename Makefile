@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+#
+# The front door: each target calls the tool that does the work (CMake, Kbuild,
+# CTest, scripts/machine). `make help` lists them.
+
+KERNEL  ?= 6.1
+CPUS    ?= 1
+PRESET  ?= release
+PREFIX  ?= /usr/local
+DESTDIR ?=
+JOBS    ?= $(shell nproc)
+
+BUILD   := build/$(PRESET)
+MACHINE := scripts/machine
+
+# Only Dune's own options for the machine; e.g. MACHINE_ARGS='--cpu sapphire_rapids'.
+MACHINE_ARGS ?=
+machine_args = --kernel $(KERNEL) --cpus $(CPUS) $(MACHINE_ARGS)
+
+.DEFAULT_GOAL := all
+.PHONY: all setup user module run shell test test-unit test-vm test-all bench bench-check fuzz \
+        install install-module install-udev format lint clean distclean help
+
+all: user module ## Build the library, programs, tests and the kernel module
+
+setup: ## Install the Debian packages that the build needs and this system lacks
+	@scripts/setup
+
+user: setup
+	@scripts/build-user $(PRESET) $(JOBS)
+
+module: setup
+	@$(MACHINE) module --kernel $(KERNEL)
+
+run: all ## Boot a machine with VT-x, load the module and show Dune at work in it
+	@scripts/run-demo $(machine_args)
+
+shell: all ## An interactive console in that machine
+	@$(MACHINE) shell $(machine_args)
+
+test: setup ## Every test: unit tests with sanitizers, then the matrix of machines
+	@scripts/run-tests
+
+test-all: setup ## The same on every kernel and CPU model there is
+	@scripts/run-tests --all
+
+test-unit: setup ## The tests that need no machine
+	@scripts/run-tests --unit
+
+test-vm: setup ## The tests in a machine, one row of the matrix: ROW=6.1-1cpu
+	@scripts/run-tests --row '$(or $(ROW),6.1-1cpu)'
+
+bench: all ## The paper's tables beside today's Linux: build/bench/
+	@bench/run
+
+bench-check: all ## Fail when a benchmark got worse than bench/baseline.json
+	@bench/run --check
+
+fuzz: setup ## Fuzz the ELF reader, the image and the policy parsers (FUZZ_SECONDS=60 each)
+	@scripts/fuzz $(or $(FUZZ_SECONDS),60)
+
+install: user ## Install library, headers and programs below $(DESTDIR)$(PREFIX)
+	@cmake -B $(BUILD) -DCMAKE_INSTALL_PREFIX='$(PREFIX)' >/dev/null
+	@cmake --build $(BUILD) -j $(JOBS)
+	@DESTDIR='$(DESTDIR)' cmake --install $(BUILD)
+
+install-module: ## Build and install dune.ko for the running kernel (root, needs its headers)
+	@scripts/install-module '$(DESTDIR)'
+
+install-udev: ## Install the rule that gives group kvm access to /dev/dune
+	@install -D -m 0644 packaging/60-dune.rules '$(DESTDIR)/usr/lib/udev/rules.d/60-dune.rules'
+
+format: ## Format the C++ code in place
+	@scripts/lint --format
+
+lint: setup ## Check style and look for faults in every file
+	@scripts/lint
+
+clean: ## Remove what was built here
+	@rm -rf build
+
+distclean: clean ## Remove also the cached emulator, kernels and machine states
+	@$(MACHINE) clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
