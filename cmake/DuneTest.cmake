@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 #
-# The two kinds of tests: on the host (tests/unit) and inside a machine with
-# VT-x (tests/vm). Both are GoogleTest programs; each case is a CTest entry.
+# Tests on the host (tests/unit). Each GoogleTest case is a CTest entry.
 
 include_guard()
 include(CTest)
@@ -19,6 +18,6 @@ function(dune_add_unit_test name)
   set_target_properties(${name} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests/unit")
   target_link_libraries(${name} PRIVATE ${arg_LIBS} dune_kernel_abi GTest::gtest GTest::gtest_main)
-  gtest_discover_tests(${name} TEST_PREFIX "unit.${name}." NO_PRETTY_VALUES PROPERTIES LABELS unit TIMEOUT 300
-                       DISCOVERY_TIMEOUT 60)
+  gtest_discover_tests(${name} TEST_PREFIX "unit.${name}." NO_PRETTY_VALUES
+                       PROPERTIES LABELS unit TIMEOUT 300 DISCOVERY_TIMEOUT 60)
 endfunction()

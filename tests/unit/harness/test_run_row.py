@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""run_row.py against a machine that is a script: it dies, hangs, or can't be had."""
+
+import io
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+from contextlib import redirect_stdout
+from unittest import mock
+
+from common import HARNESS
+import matrix
+import run_row
+
+# Stands in for scripts/machine: "runs" the list that is copied in. A case named
+# S.dies ends the machine, S.hangs stops it, S.fails fails.
+FAKE_MACHINE = r"""#!/usr/bin/env python3
+import sys, time
+args = sys.argv[1:]
+if args[0] == "headers":
+    sys.exit({headers_status})
+if args[0] == "module":
+    sys.exit({module_status})
+if {boots} is False:
+    print("no disk space for the machine")
+    sys.exit(1)
+folder = args[args.index("--copy-in") + 1].split(":")[0]
+for line in open(folder + "/list"):
+    program, case, _ = line.rstrip("\n").split("\t")
+    print("@vm begin", program, case, flush=True)
+    if case == "S.dies":
+        print("Kernel panic - not syncing")
+        sys.exit(4)
+    if case == "S.hangs":
+        time.sleep(600)
+    if case == "S.fails":
+        print("@vm | expected this")
+    print("@vm end", program, case, "fail" if case == "S.fails" else "pass", 1, flush=True)
+print("@vm done")
+"""
+
+
+class RunRowTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name)
+        self.build_vm = self.root / "build" / "release" / "vm"
+        for part in ("stage", "cases"):
+            (self.build_vm / part).mkdir(parents=True)
+        for program in ("dune-vm-runner", "a"):
+            (self.build_vm / "stage" / program).write_text("")
+        module = self.root / "build" / "kern" / "6.1"
+        module.mkdir(parents=True)
+        (module / "dune.ko").write_text("")
+
+    def run_cases(self, *cases, optional=False, boots=True, headers_status=0, module_status=0,
+                  grace=30):
+        (self.build_vm / "cases" / "a").write_text("\n".join(cases) + "\n")
+        (self.build_vm / "tests.json").write_text(json.dumps([{"name": "a", "timeout": 1}]))
+        machine = self.root / "machine"
+        machine.write_text(FAKE_MACHINE.format(boots=boots, headers_status=headers_status,
+                                               module_status=module_status))
+        machine.chmod(0o755)
+        row = matrix.Row("r", "6.1", optional=optional)
+        tests = matrix.load_tests(self.build_vm)
+        environment = {k: v for k, v in os.environ.items() if k != "DUNE_VM_FILTER"}
+        with mock.patch.multiple(run_row, MACHINE=machine, GRACE_S=grace, START_LIMIT_S=30), \
+                mock.patch.object(matrix, "ROOT", self.root), \
+                mock.patch.dict(os.environ, environment, clear=True), \
+                redirect_stdout(io.StringIO()):
+            run_row.RowRun(self.build_vm, row, "main", tests).run()
+
+    def look_up(self, case):
+        path = matrix.result_path(self.build_vm, "r", "main", "a", case)
+        done = subprocess.run([HARNESS / "case", path], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    def test_pass_and_fail(self):
+        self.run_cases("S.one", "S.fails", "P/S.two/0")
+        self.assertEqual(self.look_up("S.one"), (0, ""))
+        self.assertEqual(self.look_up("P/S.two/0"), (0, ""))
+        self.assertEqual(self.look_up("S.fails"), (1, "expected this\n"))
+
+    def test_a_dead_machine_costs_one_test(self):
+        self.run_cases("S.one", "S.dies", "S.two")
+        self.assertEqual(self.look_up("S.one")[0], 0)
+        self.assertEqual(self.look_up("S.two")[0], 0)
+        status, text = self.look_up("S.dies")
+        self.assertEqual(status, 1)
+        self.assertIn("Kernel panic - not syncing", text)
+        self.assertIn("the machine ended (status 4)", text)
+
+    def test_a_hung_machine_costs_one_test(self):
+        self.run_cases("S.hangs", "S.two", grace=0)
+        status, text = self.look_up("S.hangs")
+        self.assertEqual(status, 1)
+        self.assertIn("the machine hung", text)
+        self.assertEqual(self.look_up("S.two")[0], 0)
+
+    def test_machines_that_keep_dying_are_given_up(self):
+        with mock.patch.object(run_row, "MAX_STARTS", 1):
+            self.run_cases("S.dies", "S.two")
+        status, text = self.look_up("S.two")
+        self.assertEqual(status, 1)
+        self.assertIn("not run", text)
+
+    def test_no_machine(self):
+        with self.assertRaisesRegex(run_row.RowError, "no disk space for the machine"):
+            self.run_cases("S.one", boots=False)
+        status, text = self.look_up("S.one")
+        self.assertEqual(status, 1)
+        self.assertIn("no result", text)
+
+    def test_optional_kernel_that_cannot_be_had(self):
+        self.run_cases("S.one", optional=True, headers_status=1)
+        status, text = self.look_up("S.one")
+        self.assertEqual(status, 77)
+        self.assertIn("can't be had", text)
+
+    def test_optional_kernel_with_a_module_that_does_not_build(self):
+        with self.assertRaisesRegex(run_row.RowError, "no module"):
+            self.run_cases("S.one", optional=True, module_status=1)
+
+    def test_needed_kernel_that_cannot_be_had(self):
+        with self.assertRaisesRegex(run_row.RowError, "no module"):
+            self.run_cases("S.one", headers_status=1)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+//
+// Runs test cases inside the machine, each in a process of its own, and reports
+// each as soon as it is over, as lines on stdout that tests/vm/harness reads:
+//
+//   @vm begin PROGRAM CASE
+//   @vm | a line of the test's output or of the kernel's log (failures only)
+//   @vm end PROGRAM CASE pass|fail|skip MILLISECONDS
+//   @vm done
+//
+// A machine that dies with a test loses that test's result alone.
+
+#include <getopt.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "kernel_log.h"
+#include "module.h"
+#include "process.h"
+#include "verdict.h"
+
+namespace {
+
+using namespace dune::vmtest;
+
+struct Options {
+    std::string list;
+    std::string programs;  // the folder that holds them
+    std::string module;
+    std::string module_args;
+};
+
+[[noreturn]] void usage() {
+    std::fputs(
+        "usage: dune-vm-runner --list FILE --programs DIR [--module FILE [--module-args ARGS]]\n",
+        stderr);
+    std::exit(2);
+}
+
+Options parse_options(int argc, char** argv) {
+    static const option kOptions[] = {{"list", required_argument, nullptr, 'l'},
+                                      {"programs", required_argument, nullptr, 'p'},
+                                      {"module", required_argument, nullptr, 'm'},
+                                      {"module-args", required_argument, nullptr, 'a'},
+                                      {nullptr, 0, nullptr, 0}};
+    Options options;
+    for (int c; (c = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
+        switch (c) {
+            case 'l':
+                options.list = optarg;
+                break;
+            case 'p':
+                options.programs = optarg;
+                break;
+            case 'm':
+                options.module = optarg;
+                break;
+            case 'a':
+                options.module_args = optarg;
+                break;
+            default:
+                usage();
+        }
+    }
+    if (optind != argc || options.list.empty() || options.programs.empty()) {
+        usage();
+    }
+    return options;
+}
+
+std::vector<TestCase> read_list(const std::string& path) {
+    std::vector<TestCase> tests;
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);) {
+        const auto test = parse_case(line);
+        if (!test) {
+            std::fprintf(stderr, "dune-vm-runner: bad line in %s: %s\n", path.c_str(),
+                         line.c_str());
+            std::exit(2);
+        }
+        tests.push_back(*test);
+    }
+    if (tests.empty()) {
+        std::fprintf(stderr, "dune-vm-runner: no tests in %s\n", path.c_str());
+        std::exit(2);
+    }
+    return tests;
+}
+
+void print_quoted(const std::string& text) {
+    for (size_t start = 0; start < text.size();) {
+        const size_t end = std::min(text.find('\n', start), text.size());
+        std::printf("@vm | %s\n", text.substr(start, end - start).c_str());
+        start = end + 1;
+    }
+}
+
+void report_failure(const Verdict& verdict, const std::string& output,
+                    const std::vector<std::string>& kernel_lines) {
+    print_quoted(output);
+    if (!kernel_lines.empty()) {
+        std::puts("@vm | --- kernel log during this test:");
+        for (const std::string& line : kernel_lines) {
+            print_quoted(line);
+        }
+    }
+    for (const std::string& reason : verdict.reasons) {
+        print_quoted("--- failed: " + reason);
+    }
+}
+
+void run_case(const TestCase& test, const Options& options, KernelLog& log, Module& module) {
+    const std::string id = test.program + " " + test.name;
+    std::printf("@vm begin %s\n", id.c_str());
+    std::fflush(stdout);
+    log.mark("dune-test: begin " + id);
+
+    std::vector<std::string> argv = {options.programs + "/" + test.program};
+    if (!test.is_plain()) {
+        argv.push_back("--gtest_filter=" + test.name);
+        argv.emplace_back("--gtest_color=no");
+    }
+    const ProcessResult result = run_captured(argv, test.limit);
+    const std::string module_error = module.cycle();
+    std::vector<std::string> kernel_lines = log.drain();
+    std::erase_if(kernel_lines,
+                  [](const std::string& line) { return line.starts_with("dune-test: "); });
+
+    const Verdict verdict = judge(test, result, kernel_lines, module_error);
+    if (verdict.outcome != Outcome::kPass) {
+        report_failure(verdict, result.output, kernel_lines);
+    }
+    std::printf("@vm end %s %s %lld\n", id.c_str(), outcome_name(verdict.outcome),
+                static_cast<long long>(result.elapsed.count()));
+    std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const Options options = parse_options(argc, argv);
+    const std::vector<TestCase> tests = read_list(options.list);
+
+    // Tests find the programs that they start beside themselves.
+    const char* path = getenv("PATH");
+    setenv("PATH", (options.programs + ":" + (path ? path : "/bin:/usr/bin")).c_str(), 1);
+    if (chdir("/tmp") != 0) {
+        std::perror("dune-vm-runner: /tmp");
+    }
+
+    KernelLog log;
+    Module module(options.module, options.module_args);
+    if (!log.ok()) {
+        std::fputs("dune-vm-runner: no /dev/kmsg: the kernel's log is part of each result\n",
+                   stderr);
+        return 2;
+    }
+    if (const std::string error = module.cycle(); !error.empty()) {
+        std::fprintf(stderr, "dune-vm-runner: before the first test: %s\n", error.c_str());
+        return 2;
+    }
+    for (const TestCase& test : tests) {
+        run_case(test, options, log, module);
+    }
+    std::puts("@vm done");
+    return 0;
+}
