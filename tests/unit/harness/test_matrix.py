@@ -6,7 +6,6 @@ import pathlib
 import tempfile
 import unittest
 
-import common  # noqa: F401  pylint: disable=unused-import
 import entries
 import matrix
 

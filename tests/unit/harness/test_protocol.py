@@ -3,7 +3,6 @@
 
 import unittest
 
-import common  # noqa: F401  pylint: disable=unused-import
 import protocol
 
 

@@ -12,9 +12,10 @@ import unittest
 from contextlib import redirect_stdout
 from unittest import mock
 
-from common import HARNESS
 import matrix
 import run_row
+
+HARNESS = pathlib.Path(run_row.__file__).parent
 
 # Stands in for scripts/machine: "runs" the list that is copied in. A case named
 # S.dies ends the machine, S.hangs stops it, S.fails fails.
