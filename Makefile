@@ -19,7 +19,7 @@ machine_args = --kernel $(KERNEL) --cpus $(CPUS) $(MACHINE_ARGS)
 
 .DEFAULT_GOAL := all
 .PHONY: all setup user module run shell test test-unit test-vm test-all bench bench-check fuzz \
-        install install-module install-udev format lint clean distclean help
+        install install-module format lint clean distclean help
 
 all: user module ## Build the library, programs, tests and the kernel module
 
@@ -59,16 +59,13 @@ bench-check: all ## Fail when a benchmark got worse than bench/baseline.json
 fuzz: setup ## Fuzz the ELF reader, the image and the policy parsers (FUZZ_SECONDS=60 each)
 	@scripts/fuzz $(or $(FUZZ_SECONDS),60)
 
-install: user ## Install library, headers and programs below $(DESTDIR)$(PREFIX)
+install: user ## Install user space and the udev rule below $(DESTDIR)$(PREFIX); no root needed
 	@cmake -B $(BUILD) -DCMAKE_INSTALL_PREFIX='$(PREFIX)' >/dev/null
-	@cmake --build $(BUILD) -j $(JOBS)
+	@scripts/build-user $(PRESET) $(JOBS)
 	@DESTDIR='$(DESTDIR)' cmake --install $(BUILD)
 
-install-module: ## Build and install dune.ko for the running kernel (root, needs its headers)
+install-module: ## Build and install dune.ko for the running kernel (root, its headers)
 	@scripts/install-module '$(DESTDIR)'
-
-install-udev: ## Install the rule that gives group kvm access to /dev/dune
-	@install -D -m 0644 packaging/60-dune.rules '$(DESTDIR)/usr/lib/udev/rules.d/60-dune.rules'
 
 format: ## Format the C++ code in place
 	@scripts/lint --format
