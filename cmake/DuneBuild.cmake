@@ -25,7 +25,10 @@ if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)
 endif()
 
-add_compile_options(-Wall -Wextra -Werror)
+add_compile_options(-Wall -Wextra)
+if(DUNE_WARNINGS_ARE_ERRORS)
+  add_compile_options(-Werror)
+endif()
 if(DUNE_SANITIZE)
   add_compile_options(-fsanitize=${DUNE_SANITIZE} -fno-sanitize-recover=all
                       -fno-omit-frame-pointer)
