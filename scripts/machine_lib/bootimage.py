@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""What the emulator puts into RAM before the boot ROM runs: kernel, initial RAM file system, boot parameters.
+
+Two ways to boot: the kernel unpacked beforehand, which is quick, or the bzImage as it is, whose own decompressor then
+places the kernel at random (KASLR). Field names are those of the kernel's Documentation/arch/x86/boot.rst and
+zero-page.rst.
+"""
+
+import struct
+
+from . import paths
+from .console import call
+from .errors import MachineError
+
+MIB = 1 << 20
+KERNEL_ADDRESS = 0x1000000
+BOOT_PARAMETERS = 0x90000
+COMMAND_LINE = 0x91000
+ENTRY_OFFSET = 504
+CHECKSUM_OFFSET = 511
+ROM_ADDRESS = 0xd0000
+PCI_HOLE = 3 << 30
+"""RAM ends here at the latest and goes on at 4 GiB."""
+ACPI_SIZE = 0x10000
+"""The BIOS puts its ACPI tables at the end of the RAM below 4 GiB."""
+BUFFER_SIZE = MIB
+"""RAM for transfers between machine and host (guest/hostio.c)."""
+
+E820_RAM, E820_RESERVED, E820_ACPI = 1, 2, 3
+
+
+def low_end(memory):
+    """The end of the RAM below 4 GiB for memory MiB."""
+    return min(memory * MIB, PCI_HOLE)
+
+
+def buffer_address(memory):
+    """Where the transfer buffer is."""
+    return low_end(memory) - MIB - BUFFER_SIZE
+
+
+def e820(memory):
+    """The memory map: (address, size, type) of each region."""
+    end, buffer = low_end(memory), buffer_address(memory)
+    regions = [
+        (0, 0x9fc00, E820_RAM),
+        (0x9fc00, 0x400, E820_RESERVED),
+        (0xe8000, 0x18000, E820_RESERVED),
+        (0x100000, buffer - 0x100000, E820_RAM),
+        (buffer, BUFFER_SIZE, E820_RESERVED),
+        (buffer + BUFFER_SIZE, end - ACPI_SIZE - buffer - BUFFER_SIZE, E820_RAM),
+        (end - ACPI_SIZE, ACPI_SIZE, E820_ACPI),
+        (0xfffc0000, 0x40000, E820_RESERVED),
+    ]
+    if memory * MIB > PCI_HOLE:
+        regions.append((4 << 30, memory * MIB - PCI_HOLE, E820_RAM))
+    return regions
+
+
+def flatten(vmlinux):
+    """(bytes to load at KERNEL_ADDRESS, entry point, end of the kernel's memory) of an ELF kernel."""
+    elf = vmlinux.read_bytes()
+    entry, table = struct.unpack_from("<QQ", elf, 24)
+    count = struct.unpack_from("<H", elf, 56)[0]
+    segments = []
+    for index in range(count):
+        kind, _, offset, _, address, size, memory, _ = struct.unpack_from("<IIQQQQQQ", elf, table + 56 * index)
+        if kind == 1:
+            segments.append((address, offset, size, memory))
+    if min(segment[0] for segment in segments) != KERNEL_ADDRESS:
+        raise MachineError(f"{vmlinux} is not linked for 16 MiB")
+    image = bytearray(max(address + size for address, _, size, _ in segments) - KERNEL_ADDRESS)
+    for address, offset, size, _ in segments:
+        image[address - KERNEL_ADDRESS:address - KERNEL_ADDRESS + size] = elf[offset:offset + size]
+    return bytes(image), entry, max(address + memory for address, _, _, memory in segments)
+
+
+def protected_mode_part(bzimage):
+    """The same for the part of a bzImage that decompresses itself; its 64-bit entry is 0x200 bytes into it."""
+    data = bzimage.read_bytes()
+    init_size = struct.unpack_from("<I", data, 0x260)[0]
+    return data[((data[0x1f1] or 4) + 1) * 512:], KERNEL_ADDRESS + 0x200, KERNEL_ADDRESS + init_size
+
+
+def boot_parameters(bzimage, memory, command_line, initrd_address, initrd_size):
+    """The zero page and, behind it, the command line."""
+    with open(bzimage, "rb") as file:
+        header = file.read(0x1000)
+    page = bytearray(COMMAND_LINE - BOOT_PARAMETERS)
+    end = header[0x201] + 0x202
+    page[0x1f1:end] = header[0x1f1:end]
+    page[0x210] = 0xff                                                # type_of_loader: none of the registered ones
+    page[0x211] |= 0x01                                               # loadflags: LOADED_HIGH
+    struct.pack_into("<II", page, 0x218, initrd_address, initrd_size)  # ramdisk_image, ramdisk_size
+    struct.pack_into("<I", page, 0x228, COMMAND_LINE)                 # cmd_line_ptr
+    regions = e820(memory)
+    page[0x1e8] = len(regions)                                        # e820_entries
+    for index, region in enumerate(regions):
+        struct.pack_into("<QQI", page, 0x2d0 + 20 * index, *region)
+    page[6], page[7], page[14], page[15] = 3, 80, 25, 1               # screen_info: text mode 3, 80 columns, 25 lines
+    struct.pack_into("<H", page, 16, 16)                              # orig_video_points
+    limit = struct.unpack_from("<I", header, 0x238)[0]                # cmdline_size
+    if len(command_line) > limit:
+        raise MachineError(f"the kernel's command line may have {limit} bytes, not {len(command_line)}", 2)
+    return bytes(page) + command_line.encode() + b"\0"
+
+
+def boot_rom(entry, work):
+    """The option ROM that enters the kernel, assembled in the directory work."""
+    failure = "cannot assemble the boot ROM"
+    call(["as", "--64", "-o", work / "boot.o", paths.LIBRARY / "boot/boot.S"], failure)
+    call(["ld", f"-Ttext={ROM_ADDRESS:#x}", "--oformat=binary", "-o", work / "boot.bin", work / "boot.o"], failure)
+    rom = bytearray((work / "boot.bin").read_bytes())
+    struct.pack_into("<I", rom, ENTRY_OFFSET, entry)
+    rom[CHECKSUM_OFFSET] = -sum(rom) & 0xff
+    return bytes(rom)
+
+
+def write(directory, kernel, initrd, memory, command_line, randomize):
+    """Writes kernel.flat, boot.bin and parameters.bin into a directory; returns where the initrd must be loaded."""
+    image, entry, end = protected_mode_part(kernel.image) if randomize else flatten(kernel.vmlinux)
+    size = initrd.stat().st_size
+    address = (buffer_address(memory) - size) & ~(MIB - 1)
+    if address < end:
+        raise MachineError(f"{memory} MiB of memory cannot hold the kernel and the root file system "
+                           f"({(end + size) // MIB} MiB): give more with --memory", 2)
+    (directory / "kernel.flat").write_bytes(image)
+    (directory / "boot.rom").write_bytes(boot_rom(entry, directory))
+    (directory / "parameters.bin").write_bytes(
+        boot_parameters(kernel.image, memory, command_line, address, size))
+    return address

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""Starting a machine's process so that it never outlives this program, and ending it."""
+
+import ctypes
+import os
+import signal
+import subprocess
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _die_with_parent():
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start(arguments, output, environment=None, descriptors=(), directory=None):
+    """Starts a process that a signal to the terminal's process group does not reach and that is killed with us."""
+    return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=directory,
+                            env={**os.environ, **(environment or {})}, pass_fds=descriptors, start_new_session=True,
+                            preexec_fn=_die_with_parent)
+
+
+def stop(process):
+    """Ends it at once, if it still runs."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""Where things are, and how several processes share the cache.
+
+What is in the cache is whole: directories and files are made under another name and renamed when they are complete.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import shutil
+import tempfile
+
+from .errors import MachineError
+
+LIBRARY = pathlib.Path(__file__).resolve().parent
+PROJECT = LIBRARY.parent.parent
+
+
+def cache():
+    """The cache directory, made when it is missing."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    directory = pathlib.Path(base) / "dune"
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@contextlib.contextmanager
+def disk_errors(directory):
+    """Turns a full or read-only disk into a clear error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MachineError(no_space(directory)) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise MachineError(f"cannot write to {directory}: {error.strerror}; "
+                               "set XDG_CACHE_HOME to a directory that you may write to") from error
+        raise
+
+
+def no_space(directory):
+    """The message for a full disk."""
+    return (f"no disk space left in {directory}: free some (a whole cache takes 2 GiB), "
+            "or set XDG_CACHE_HOME to a directory on another disk")
+
+
+@contextlib.contextmanager
+def locked(name, shared=False):
+    """Holds the lock of this name among all processes that use the cache."""
+    directory = cache() / "locks"
+    with disk_errors(directory):
+        directory.mkdir(exist_ok=True)
+        descriptor = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def made_whole(target):
+    """Gives a temporary directory that becomes target when the block ends well, and vanishes when it does not."""
+    target = pathlib.Path(target)
+    with disk_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_whole(path, data):
+    """Writes a file so that others see either nothing, or the old content, or all of the new."""
+    path = pathlib.Path(path)
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            os.chmod(name, 0o644)
+            os.rename(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise

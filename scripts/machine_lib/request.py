@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""What one run asks for."""
+
+import dataclasses
+import pathlib
+
+
+@dataclasses.dataclass
+class Request:
+    """The options of `machine run` and `machine shell`; see docs/machine.md."""
+
+    command: list
+    kernel: str = "6.1"
+    cpus: int = 1
+    cpu: str = "corei7_skylake_x"
+    memory: int = 0
+    """MiB; 0 chooses by the size of the root file system."""
+    backend: str = "auto"
+    kvm: str = "absent"
+    module: bool = True
+    module_args: str = ""
+    cmdline: str = None
+    packages: list = dataclasses.field(default_factory=list)
+    copy_in: list = dataclasses.field(default_factory=list)
+    copy_out: list = dataclasses.field(default_factory=list)
+    timeout: float = 0
+    keep: bool = False
+    dmesg: str = None
+    build_dir: pathlib.Path = None
+    interactive: bool = False
+
+
+FAST = ("mitigations=off nokaslr no_timer_check tsc=reliable nomodeset quiet cryptomgr.notests tsc_early_khz=50000")
+"""The default for --cmdline: boots in half of the time."""
+
+ALWAYS = "console=ttyS0,115200 panic=0 rdinit=/init"
+"""What the machine relies on. A panic stops it; the console tells the host."""
+
+
+def command_line(request, extra=""):
+    """The kernel's whole command line."""
+    chosen = FAST if request.cmdline is None else request.cmdline
+    modules = " machine_modules=kvm_intel" if request.kvm == "loaded" else ""
+    return " ".join(f"{ALWAYS}{modules} {extra} {chosen}".split())
+
+
+def randomizes(request):
+    """True when the kernel is to be placed at random."""
+    return "nokaslr" not in command_line(request).split()
+
+
+MIB = 1 << 20
+SMALL = 512
+
+
+def memory_size(request, archive):
+    """MiB of memory: what was asked for, or room for the root file system and as much again."""
+    if request.memory:
+        return request.memory
+    needed = 256 + 3 * archive.stat().st_size // MIB
+    return max(SMALL, -(-needed // 256) * 256)

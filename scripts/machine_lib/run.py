@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""One run: a machine is started, watched, and its results are taken."""
+
+import os
+import pathlib
+import select
+import shutil
+import stat
+import sys
+import tempfile
+import time
+
+from . import backends, channels, console, emulator, kernel_log, kernels, kmodule, paths, payload, results
+from .errors import STATUS_KERNEL_LOG, STATUS_MACHINE, STATUS_TIMEOUT, MachineError
+
+START_SECONDS = 120
+"""Between the start of the process and the first sign of the command, at most."""
+POLL_SECONDS = 0.2
+LAST_LINES = 50
+
+
+def run(request):
+    """Does what the request asks for; returns the exit status."""
+    backend = backends.choose(request.backend)
+    with paths.locked("in-use", shared=True):
+        kernel = kernels.ensure(request.kernel)
+        module = module_for(request, kernel)
+        prepared = backend.prepare(request, kernel)
+        work = pathlib.Path(tempfile.mkdtemp(prefix="dune-machine-"))
+        finished = False
+        try:
+            payload.write(work / "payload", request, module, request.build_dir)
+            status = attempt(backend, prepared, request, work)
+            finished = True
+            return status
+        finally:
+            keep_logs(work, finished)
+
+
+def module_for(request, kernel):
+    """dune.ko for the kernel, or None when none is wanted."""
+    if not request.module:
+        return None
+    if not kmodule.has_sources():
+        console.say("kern/ has no Kbuild file yet: running without the module")
+        return None
+    return kmodule.ensure(kernel)
+
+
+def keep_logs(work, finished):
+    """Removes the work directory; the logs of a run that went wrong stay in the cache."""
+    if not finished:
+        kept = logs()
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in ("console", "bochs.log", "emulator.log"):
+            if (work / name).exists():
+                shutil.copy(work / name, kept / name)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def logs():
+    """Where the logs of a failed run are kept: the last few of them."""
+    return paths.cache() / "failed-run" / str(os.getpid())
+
+
+def attempt(backend, prepared, request, work):
+    """Starts the machine, once more when its saved state is found to be unusable."""
+    machine = Machine(backend, prepared, request, work)
+    if machine.run() or not backend.unusable(prepared, work):
+        return machine.finish()
+    shutil.rmtree(work / "state", ignore_errors=True)
+    machine = Machine(backend, prepared, request, work)
+    machine.run()
+    return machine.finish()
+
+
+class Machine:
+    """A started machine and what it has told so far."""
+
+    def __init__(self, backend, prepared, request, work):
+        self.backend, self.prepared, self.request, self.work = backend, prepared, request, work
+        self.process = None
+        self.seen_console = 0
+        self.panic = False
+        self.timed_out = False
+
+    def path(self, name):
+        return self.work / name
+
+    def open_ends(self):
+        """A file descriptor for each channel."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        stdin = 0 if stat.S_ISREG(os.fstat(0).st_mode) else None
+        return {
+            channels.PAYLOAD: os.open(self.path("payload"), os.O_RDONLY | os.O_CLOEXEC),
+            channels.STDIN: os.dup(stdin) if stdin is not None else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),
+            channels.STDOUT: os.dup(1),
+            channels.STDERR: os.dup(2),
+            channels.RESULTS: os.open(self.path("results"), flags),
+            channels.CONTROL: os.open(self.path("control"), flags),
+            channels.KERNEL_LOG: os.open(self.path("kernel.log"), flags),
+        }
+
+    def run(self):
+        """Starts the machine and waits for its end. False when it never came up."""
+        sys.stdout.flush()
+        ends = self.open_ends()
+        try:
+            self.process = self.backend.start(self.prepared, self.work, ends)
+        finally:
+            for descriptor in ends.values():
+                os.close(descriptor)
+        try:
+            self.watch()
+        finally:
+            emulator.stop(self.process)
+        return bool(self.events())
+
+    def watch(self):
+        """Waits until the process ends, the time is up or the kernel panics."""
+        started = time.monotonic()
+        limit = self.request.timeout or float("inf")
+        handle = os.pidfd_open(self.process.pid)
+        try:
+            while not select.select([handle], [], [], POLL_SECONDS)[0]:
+                passed = time.monotonic() - started
+                if self.saw_panic():
+                    self.panic = True
+                    return
+                if passed > limit or (passed > START_SECONDS and not self.events()):
+                    self.timed_out = True
+                    return
+        finally:
+            os.close(handle)
+
+    def saw_panic(self):
+        """Looks at what is new on the console."""
+        path = self.path("console")
+        size = path.stat().st_size if path.exists() else 0
+        if size <= self.seen_console:
+            return False
+        with open(path, "rb") as file:
+            file.seek(max(0, self.seen_console - 100))
+            text = file.read()
+        self.seen_console = size
+        return b"end Kernel panic" in text
+
+    def events(self):
+        """The control channel's lines."""
+        path = self.path("control")
+        return path.read_text(errors="replace").splitlines() if path.exists() else []
+
+    def finish(self):
+        """Reports what went wrong, delivers the results, and returns the exit status."""
+        events = dict(line.split(" ", 1) if " " in line else (line, "") for line in self.events())
+        log = self.path("kernel.log").read_text(errors="replace")
+        if self.request.dmesg:
+            text = log or self.path("console").read_text(errors="replace")
+            pathlib.Path(self.request.dmesg).write_text("\n".join(kernel_log.lines(text)) + "\n")
+        self.check_alive(events)
+        if "error" in events:
+            self.report_error(events["error"], log)
+        if self.request.copy_out:
+            results.deliver(self.path("results"), self.request.copy_out)
+        return self.check_log(log, int(events.get("status", STATUS_MACHINE)))
+
+    def check_alive(self, events):
+        """Raises MachineError when the machine was lost."""
+        if "end" in events:
+            return
+        where = f"its logs are in {logs()}"
+        if self.timed_out and not self.events():
+            raise MachineError(f"the machine did not come up in {START_SECONDS} s; {where}\n{self.last_lines()}")
+        if self.timed_out:
+            raise MachineError(f"no end after {self.request.timeout:g} s (--timeout): the machine was stopped; {where}\n"
+                               f"{self.last_lines()}", STATUS_TIMEOUT)
+        if self.panic:
+            raise MachineError(f"the machine's kernel panicked; {where}\n{self.last_lines()}")
+        status = self.process.returncode
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        raise MachineError(f"the emulator {how} before the command ended; {where}\n{self.last_lines()}")
+
+    def last_lines(self):
+        """The end of the console, for an error message."""
+        path = self.path("console")
+        text = path.read_text(errors="replace").replace("\r", "") if path.exists() else ""
+        lines = text.splitlines()[-LAST_LINES:]
+        return "\n".join(["--- last lines of the console:", *(lines or ["(nothing)"])])
+
+    def report_error(self, error, log):
+        """Turns an error of the first process into ours."""
+        tail = "\n".join(kernel_log.lines(log)[-20:])
+        if error.startswith("before"):
+            raise MachineError(f"dune.ko does not load (look at the kernel's log)\n{self.last_lines()}\n"
+                               f"--- last lines of the kernel's log:\n{tail}")
+        if error.startswith("after"):
+            raise MachineError(f"dune.ko does not unload: something still uses it\n{self.last_lines()}",
+                               STATUS_KERNEL_LOG)
+        raise MachineError(f"the machine could not unpack what was sent to it: give it more --memory\n"
+                           f"{self.last_lines()}")
+
+    def check_log(self, log, status):
+        """The command's status, or the one for complaints in the kernel's log."""
+        found = kernel_log.complaints(log)
+        if not found:
+            return status
+        lines = "\n".join(found[:LAST_LINES])
+        console.say(f"the machine's kernel complained ({len(found)} lines; --dmesg FILE writes all of its log; "
+                    f"the command's own status was {status}):\n{lines}")
+        return STATUS_KERNEL_LOG

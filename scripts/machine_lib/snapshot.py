@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""Saved states of booted machines: one for each emulator, kernel, command line, CPUs, memory and root file system."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import time
+
+from . import bochs_build, bootimage, emulator, paths, request as requests, rootfs
+from .console import say
+from .errors import MachineError
+
+FORMAT = 1
+BOOT_SECONDS = 300
+COMPLETE = "complete.json"
+
+CONFIGURATION = """\
+plugin_ctrl: unmapped=true, biosdev=true, speaker=false, extfpuirq=false, parallel=false, serial=true
+config_interface: textconfig
+display_library: nogui
+romimage: file={bochs}/bios.bin, options=fastboot
+vgaromimage: file={bochs}/vgabios.bin
+vga: extension=vbe, update_freq=10, realtime=0
+memory: guest={ram}, host={ram}
+cpu: model={cpu}, count={cpus}, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1
+cpu: exclude_features="{without}"
+clock: sync=none, time0=1700000000, rtc_sync=0
+ata0: enabled=0
+ata1: enabled=0
+boot: disk
+com1: enabled=1, mode=file, dev={work}/console
+pci: enabled=1, chipset=i440fx
+log: {work}/bochs.log
+panic: action=fatal
+error: action=report
+info: action=report
+debug: action=ignore
+"""
+
+IMAGES = """\
+optromimage1: file={work}/boot.rom, address={rom:#x}
+optramimage1: file={work}/kernel.flat, address={kernel:#x}
+optramimage2: file={initrd}, address={initrd_address:#x}
+optramimage3: file={work}/parameters.bin, address={parameters:#x}
+"""
+
+
+class Snapshot:
+    """The saved state that serves a request."""
+
+    def __init__(self, request, kernel):
+        self.request = request
+        self.kernel = kernel
+        self.archive = rootfs.ensure(kernel, request.packages)
+        self.memory = requests.memory_size(request, self.archive)
+        self.command_line = requests.command_line(
+            request, f"machine_buffer={bootimage.buffer_address(self.memory):#x}")
+        self.directory = paths.cache() / "snapshots" / self.key()
+
+    def key(self):
+        """Names the state by all that it depends on."""
+        parts = [FORMAT, bochs_build.identity(), self.kernel.release, self.archive.name, self.memory, self.request.cpus,
+                 self.request.cpu, self.command_line, CONFIGURATION, IMAGES]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+
+    def is_whole(self):
+        """True when all files are there with the sizes they were saved with."""
+        try:
+            sizes = json.loads((self.directory / COMPLETE).read_text())
+            return bool(sizes) and all((self.directory / name).stat().st_size == size for name, size in sizes.items())
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    def ensure(self):
+        """Makes the state when it is missing or damaged; returns its directory."""
+        if not self.is_whole():
+            with paths.locked(f"snapshot-{self.directory.name}"):
+                if not self.is_whole():
+                    self.make()
+        return self.directory
+
+    def discard(self):
+        """Forgets a state that turned out to be unusable."""
+        with paths.locked(f"snapshot-{self.directory.name}"):
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def make(self):
+        """Boots the machine once and saves its state."""
+        bochs = bochs_build.ensure()
+        say(f"booting {self.kernel.release} with {self.request.cpus} CPU{'s' if self.request.cpus > 1 else ''} and "
+            f"{self.memory} MiB once, to save its state")
+        started = time.monotonic()
+        with paths.made_whole(self.directory) as work:
+            image = work / "image"
+            image.mkdir()
+            address = bootimage.write(image, self.kernel, self.archive, self.memory, self.command_line,
+                                      requests.randomizes(self.request))
+            (image / "bochsrc").write_text(self.configuration(image, bochs) + self.images(image, address))
+            self.boot(bochs, work)
+            (image / "console").rename(work / "console")
+            shutil.rmtree(image)
+            sizes = {file.name: file.stat().st_size for file in work.iterdir()}
+            (work / COMPLETE).write_text(json.dumps(sizes))
+        say(f"saved it in {time.monotonic() - started:.1f} s")
+
+    def configuration(self, work, bochs):
+        """The emulator's configuration, for the first boot and for every start from the saved state."""
+        hole = 1024 if self.memory > bootimage.PCI_HOLE // bootimage.MIB else 0
+        without = ["rdrand", "rdseed"]  # two runs shall not differ
+        if self.request.cpu == "sapphire_rapids" and self.kernel.version == "6.1":
+            without.append("fsrm")  # this kernel stops at boot in its own use of it
+        return CONFIGURATION.format(bochs=bochs, ram=self.memory + hole, cpu=self.request.cpu, cpus=self.request.cpus,
+                                    without=",".join(without), work=work)
+
+    def images(self, image, initrd_address):
+        """What the emulator puts into memory for the first boot."""
+        return IMAGES.format(work=image, initrd=self.archive, initrd_address=initrd_address, rom=bootimage.ROM_ADDRESS,
+                             kernel=bootimage.KERNEL_ADDRESS, parameters=bootimage.BOOT_PARAMETERS)
+
+    def boot(self, bochs, work):
+        """Runs the emulator until it has saved the state."""
+        image = work / "image"
+        with open(image / "stdout", "wb") as output:
+            process = emulator.start([bochs / "bochs", "-q", "-f", image / "bochsrc"], output,
+                                     {"DUNE_SAVE_DIR": str(work)})
+            try:
+                status = process.wait(BOOT_SECONDS)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                emulator.stop(process)
+        if status != 0:
+            raise MachineError(self.boot_failure(status, image))
+
+    def boot_failure(self, status, image):
+        """Keeps the logs of a boot that failed and says where they are."""
+        kept = paths.cache() / "failed-boot"
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir()
+        for name in ("console", "bochs.log", "stdout", "bochsrc"):
+            if (image / name).exists():
+                shutil.copy(image / name, kept / name)
+        log = "".join((kept / name).read_text(errors="replace") for name in ("stdout", "bochs.log")
+                      if (kept / name).exists())
+        panic = [line.strip() for line in log.splitlines() if ">>PANIC<<" in line]
+        why = panic[0] if panic else (f"no state after {BOOT_SECONDS} s" if status is None else f"status {status}")
+        return f"the machine did not boot: {why}; its console is {kept}/console"
