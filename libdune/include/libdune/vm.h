@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file
+ * The published page-table functions.
+ *
+ * A root is the virtual address of a page that holds a PML4: `pgroot`, what
+ * dune_vm_clone() returned, or a zeroed page of the program's own. All other
+ * paging structures come from the page pool.
+ *
+ * Every function returns 0 or a negative errno and, where it fails, leaves the
+ * tables as they were. -EINVAL: address or length not a multiple of the page size,
+ * a length of 0, a range that overflows or touches non-canonical addresses, or
+ * permissions that x86 cannot express (write or execute without read). -ENOMEM: the
+ * page pool is exhausted.
+ *
+ * TLB: a function that takes rights away or changes a translation invalidates it on
+ * the CPU it runs on, in ring 0, for the current PCID. Other threads that run on the
+ * same tables, and other PCIDs, are the program's to flush, as on bare hardware.
+ *
+ * Context: host mode, ring 0 and trap handlers, any thread; functions on one root
+ * are atomic to each other. They take a spin lock with interrupts masked, so that a
+ * handler may call them even if it interrupted one of them.
+ */
+#ifndef LIBDUNE_VM_H
+#define LIBDUNE_VM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libdune/mmu.h"
+#include "libdune/page.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** The page tables that dune_init() made for the process. */
+extern ptent_t* pgroot;
+
+/* Permissions. */
+#define PERM_NONE 0x0000    /**< mapped, but every access faults */
+#define PERM_R 0x0001       /**< read */
+#define PERM_W 0x0002       /**< write; needs PERM_R */
+#define PERM_X 0x0004       /**< execute; needs PERM_R */
+#define PERM_U 0x0008       /**< ring 3 may do so, too */
+#define PERM_UC 0x0010      /**< uncacheable */
+#define PERM_COW 0x0020     /**< a write copies the page first; overrides PERM_W */
+#define PERM_BIG 0x0100     /**< use 2 MiB pages */
+#define PERM_BIG_1GB 0x0200 /**< use 1 GiB pages */
+#define PERM_USR1 0x1000    /**< sets PTE_USR1 */
+#define PERM_USR2 0x2000    /**< sets PTE_USR2 */
+#define PERM_USR3 0x4000    /**< sets PTE_USR3 */
+
+/* Usual sets of them: for the supervisor (ring 0) and the user (ring 3). */
+#define PERM_SCODE (PERM_R | PERM_X)
+#define PERM_STEXT (PERM_R | PERM_W)
+#define PERM_SSTACK PERM_STEXT
+#define PERM_UCODE (PERM_R | PERM_U | PERM_X)
+#define PERM_UTEXT (PERM_R | PERM_U | PERM_W)
+#define PERM_USTACK PERM_UTEXT
+
+/** What dune_vm_lookup() makes if nothing is there. */
+enum {
+    CREATE_NONE = 0,    /**< nothing */
+    CREATE_NORMAL = 1,  /**< the tables down to a 4 KiB entry */
+    CREATE_BIG = 2,     /**< the tables down to a 2 MiB entry */
+    CREATE_BIG_1GB = 3, /**< the tables down to a 1 GiB entry */
+};
+
+/** Bounds for dune_vm_page_walk() over everything. */
+#define VA_START ((void*)0)
+#define VA_END ((void*)-1)
+
+/**
+ * Map [va, va + len) to [pa, pa + len), in place of what was mapped there.
+ *
+ * va, pa and len are multiples of the page size that perm chooses. The memory stays
+ * its owner's: no reference is taken. A larger page of which the range covers a part
+ * is split.
+ */
+int dune_vm_map_phys(ptent_t* root, void* va, size_t len, void* pa, int perm);
+
+/** Map [va, va + len) to fresh, zeroed pages of the pool (4 KiB, or 2 MiB with PERM_BIG). */
+int dune_vm_map_pages(ptent_t* root, void* va, size_t len, int perm);
+
+/**
+ * Change the permissions of what is mapped in [va, va + len); holes are skipped.
+ *
+ * A page that is shared with a clone stays copy-on-write when PERM_W is asked for.
+ * @return also -EINVAL if nothing at all is mapped in the range.
+ */
+int dune_vm_mprotect(ptent_t* root, void* va, size_t len, int perm);
+
+/**
+ * Unmap [va, va + len), dropping the references to pages of the pool.
+ *
+ * Emptied tables stay until dune_vm_free(): other threads' paging-structure caches
+ * may still hold them.
+ * @return also -EINVAL if nothing at all is mapped in the range.
+ */
+int dune_vm_unmap(ptent_t* root, void* va, size_t len);
+
+/**
+ * Find the entry that maps va.
+ *
+ * If a large page maps va, its entry is given whatever create says. The program may
+ * change the entry; it must then flush the TLB itself.
+ * @param va      any address in the page
+ * @param create  CREATE_*: with CREATE_NONE an empty entry is -ENOENT, otherwise missing
+ *                tables are made and the entry may be 0.
+ * @param pte_out where to put the address of the entry
+ * @return -ENOENT, or -EEXIST if tables of smaller pages stand where a large entry is
+ *         to be made.
+ */
+int dune_vm_lookup(ptent_t* root, void* va, int create, ptent_t** pte_out);
+
+/** Map a page of the pool at va, taking a reference of the mapping's own. */
+int dune_vm_insert_page(ptent_t* root, void* va, struct page* pg, int perm);
+
+/** The page of the pool that is mapped at va, or NULL. No reference is taken. */
+struct page* dune_vm_lookup_page(ptent_t* root, void* va);
+
+/**
+ * A copy of the tables in which pages of the pool are shared, copy-on-write on both
+ * sides; dune_vm_default_pgflt_handler() makes the copies.
+ *
+ * Memory mapped by dune_vm_map_phys() is Linux' and is shared as it is.
+ * @return the new root, or NULL if memory ran out.
+ */
+ptent_t* dune_vm_clone(ptent_t* root);
+
+/** Free the tables and drop the references to pages of the pool. No CPU may use the root. */
+void dune_vm_free(ptent_t* root);
+
+/**
+ * Resolve a page fault: copy a copy-on-write page.
+ *
+ * For page-fault handlers, on the tables in CR3. A fault that is no write to a
+ * copy-on-write page ends the process with a message.
+ * @param addr faulting address (CR2)
+ * @param fec  error code, FEC_*
+ */
+void dune_vm_default_pgflt_handler(uintptr_t addr, uint64_t fec);
+
+/** Called for an entry and the first address it maps; a result other than 0 ends the walk. */
+typedef int (*page_walk_cb)(const void* arg, ptent_t* ptep, void* va);
+
+/**
+ * Call cb for every entry, of any page size, that maps something in [start_va, end_va].
+ *
+ * Entries with PERM_NONE are mapped, but not present. The callback may change the
+ * entry; it runs without the lock, and must not unmap tables that are being walked.
+ * @param end_va the last address, inclusive
+ * @return what the last callback returned
+ */
+int dune_vm_page_walk(ptent_t* root, void* start_va, void* end_va, page_walk_cb cb,
+                      const void* arg);
+
+/**
+ * Guest-physical address of an address of the process.
+ *
+ * One lookup; a 1 GiB slot of guest-physical space is taken on the first use of a slot
+ * of virtual space. @return 0 if va is no user address or guest-physical space is
+ * exhausted; 0 is no valid guest-physical address.
+ */
+physaddr_t dune_va_to_pa(void* va);
+/** The same: of a mapping. */
+physaddr_t dune_mmap_addr_to_pa(void* ptr);
+/** The same: of the stack. */
+physaddr_t dune_stack_addr_to_pa(void* ptr);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* LIBDUNE_VM_H */
