@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Building Bochs 3.0, patched, into the cache."""
 
+import functools
 import hashlib
 import os
 import shutil
@@ -20,11 +21,12 @@ CONFIGURE = """
 --enable-x86-64 --enable-cpu-level=6 --enable-vmx=2 --enable-smp --enable-avx --enable-evex --enable-memtype
 --enable-repeat-speedups --enable-fast-function-calls --enable-handlers-chaining --enable-trace-linking
 --enable-all-optimizations --enable-pci --enable-long-phy-address --enable-protection-keys --enable-cet
---enable-perfmon --disable-debugger --disable-debugger-gui --disable-docbook --disable-plugins --disable-stats
+--enable-perfmon --disable-large-ramfile --disable-debugger --disable-debugger-gui --disable-docbook --disable-plugins --disable-stats
 --with-nogui --without-x --without-x11 CFLAGS=-O2 CXXFLAGS=-O2
 """.split()
 
 
+@functools.lru_cache(maxsize=None)
 def identity():
     """Names what is built: another patch is another emulator."""
     digest = hashlib.sha256(" ".join(CONFIGURE).encode() + PATCH.read_bytes() + HOSTIO.read_bytes())

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Ports through which a program in the emulated machine talks to the host. Included by Bochs' iodev/unmapped.cc only.
+// Ports through which a program in the emulated machine talks to the host. Included by Bochs'
+// iodev/unmapped.cc only.
 //
 //   port    access  meaning
 //   0x8901  write   leave the emulator at once with this exit status
@@ -9,8 +10,8 @@
 //   0x8918  write   channel << 24 | length: read that many bytes (fewer at the end) into the buffer
 //   0x8918  read    bytes moved by the last transfer, 0xffffffff after an error
 //
-// $DUNE_CHANNELS ("CHANNEL=FD,…") names the inherited file descriptor of each channel. A transfer costs the guest one
-// instruction and the host one system call a page.
+// $DUNE_CHANNELS ("CHANNEL=FD,…") names the inherited file descriptor of each channel. A transfer
+// costs the guest one instruction and the host one system call a page.
 #ifndef DUNE_HOSTIO_H
 #define DUNE_HOSTIO_H
 
@@ -21,72 +22,92 @@
 #include "cpu/cpu.h"
 
 class dune_hostio {
-public:
-  enum port { EXIT = 0x8901, SAVE = 0x8902, ADDRESS = 0x8910, WRITE = 0x8914, READ = 0x8918 };
+  public:
+    enum port { EXIT = 0x8901, SAVE = 0x8902, ADDRESS = 0x8910, WRITE = 0x8914, READ = 0x8918 };
 
-  static bool owns(Bit32u port) {
-    return port == EXIT || port == SAVE || port == ADDRESS || port == WRITE || port == READ;
-  }
-
-  // The timer saves the state between two instructions; saving inside the OUT would restore into its middle.
-  void init() {
-    for (int &fd : channels) fd = -1;
-    const char *text = getenv("DUNE_CHANNELS");
-    for (int channel, fd, used; text && sscanf(text, "%d=%d%n", &channel, &fd, &used) == 2; text += *text == ',') {
-      if (channel >= 0 && channel < CHANNELS) channels[channel] = fd;
-      text += used;
+    static bool owns(Bit32u port) {
+        return port == EXIT || port == SAVE || port == ADDRESS || port == WRITE || port == READ;
     }
-    timer = bx_pc_system.register_timer(this, save_state, 1, false, false, "dune.save");
-  }
 
-  Bit32u read(Bit32u port) const { return port == READ ? moved : 0xffffffff; }
-
-  void write(Bit32u port, Bit32u value) {
-    switch (port) {
-      case EXIT: fflush(NULL); _exit(value & 0xff);
-      case SAVE: bx_pc_system.activate_timer(timer, 1, false); break;
-      case ADDRESS: address = value; break;
-      case WRITE: transfer(value, true); break;
-      case READ: transfer(value, false); break;
+    // The timer saves the state between two instructions; saving inside the OUT would restore into
+    // its middle.
+    void init() {
+        for (int& fd : channels)
+            fd = -1;
+        const char* text = getenv("DUNE_CHANNELS");
+        for (int channel, fd, used; text && sscanf(text, "%d=%d%n", &channel, &fd, &used) == 2;
+             text += *text == ',') {
+            if (channel >= 0 && channel < CHANNELS)
+                channels[channel] = fd;
+            text += used;
+        }
+        timer = bx_pc_system.register_timer(this, save_state, 1, false, false, "dune.save");
     }
-  }
 
-private:
-  static void save_state(void *) {
-    const char *directory = getenv("DUNE_SAVE_DIR");
-    bool saved = directory != NULL && SIM->save_state(directory);
-    fflush(NULL);
-    _exit(saved ? 0 : 3);
-  }
+    Bit32u read(Bit32u port) const { return port == READ ? moved : 0xffffffff; }
 
-  void transfer(Bit32u value, bool to_host) {
-    Bit32u channel = value >> 24, length = value & 0xffffff;
-    int fd = channel < CHANNELS ? channels[channel] : -1;
-    moved = 0xffffffff;
-    if (fd < 0 || Bit64u(address) + length > BX_MEM(0)->get_memory_len()) return;
-
-    Bit32u done = 0;
-    while (done < length) {
-      // One page at a time: the blocks of the guest's memory lie anywhere in the host's.
-      Bit32u part = 4096 - ((address + done) & 4095);
-      if (part > length - done) part = length - done;
-      Bit8u *page = BX_MEM(0)->get_vector(bx_phy_address(address) + done);
-      ssize_t n = to_host ? ::write(fd, page, part) : ::read(fd, page, part);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return;
-      if (n == 0) break;
-      // Code may have been decoded from this page before.
-      if (!to_host) pageWriteStampTable.decWriteStamp(bx_phy_address(address) + done);
-      done += Bit32u(n);
+    void write(Bit32u port, Bit32u value) {
+        switch (port) {
+            case EXIT:
+                fflush(NULL);
+                _exit(value & 0xff);
+            case SAVE:
+                bx_pc_system.activate_timer(timer, 1, false);
+                break;
+            case ADDRESS:
+                address = value;
+                break;
+            case WRITE:
+                transfer(value, true);
+                break;
+            case READ:
+                transfer(value, false);
+                break;
+        }
     }
-    moved = done;
-  }
 
-  enum { CHANNELS = 32 };
-  int channels[CHANNELS];
-  int timer;
-  Bit32u address;
-  Bit32u moved;
+  private:
+    static void save_state(void*) {
+        const char* directory = getenv("DUNE_SAVE_DIR");
+        bool saved = directory != NULL && SIM->save_state(directory);
+        fflush(NULL);
+        _exit(saved ? 0 : 3);
+    }
+
+    void transfer(Bit32u value, bool to_host) {
+        Bit32u channel = value >> 24, length = value & 0xffffff;
+        int fd = channel < CHANNELS ? channels[channel] : -1;
+        moved = 0xffffffff;
+        if (fd < 0 || Bit64u(address) + length > BX_MEM(0)->get_memory_len())
+            return;
+
+        Bit32u done = 0;
+        while (done < length) {
+            // One page at a time: the blocks of the guest's memory lie anywhere in the host's.
+            Bit32u part = 4096 - ((address + done) & 4095);
+            if (part > length - done)
+                part = length - done;
+            Bit8u* page = BX_MEM(0)->get_vector(bx_phy_address(address) + done);
+            ssize_t n = to_host ? ::write(fd, page, part) : ::read(fd, page, part);
+            if (n < 0 && errno == EINTR)
+                continue;
+            if (n < 0)
+                return;
+            if (n == 0)
+                break;
+            // Code may have been decoded from this page before.
+            if (!to_host)
+                pageWriteStampTable.decWriteStamp(bx_phy_address(address) + done);
+            done += Bit32u(n);
+        }
+        moved = done;
+    }
+
+    enum { CHANNELS = 32 };
+    int channels[CHANNELS];
+    int timer;
+    Bit32u address;
+    Bit32u moved;
 };
 
 static dune_hostio hostio;

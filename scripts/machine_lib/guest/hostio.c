@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Channels over the ports of scripts/machine_lib/bochs/hostio.h, or over named virtio ports where those exist.
+// Channels over the ports of scripts/machine_lib/bochs/hostio.h, or over named virtio ports where
+// those exist.
 #include "hostio.h"
 
 #include <errno.h>
@@ -13,97 +14,119 @@
 #include <sys/reboot.h>
 #include <unistd.h>
 
-enum { PORT_EXIT = 0x8901, PORT_SAVE = 0x8902, PORT_ADDRESS = 0x8910, PORT_WRITE = 0x8914, PORT_READ = 0x8918 };
+enum {
+    PORT_EXIT = 0x8901,
+    PORT_SAVE = 0x8902,
+    PORT_ADDRESS = 0x8910,
+    PORT_WRITE = 0x8914,
+    PORT_READ = 0x8918
+};
 enum { BUFFER_SIZE = 1 << 20 };
 
-// RAM that the memory map given to the kernel reserves; its address comes on the kernel's command line, which hands
-// unknown words to the first process as its environment. NULL: virtio ports are used.
-static uint8_t *buffer;
+// RAM that the memory map given to the kernel reserves; its address comes on the kernel's command
+// line, which hands unknown words to the first process as its environment. NULL: virtio ports are
+// used.
+static uint8_t* buffer;
 
 int hostio_open(void) {
-  const char *text = getenv("machine_buffer");
-  if (text == NULL) return 0;
-  uint32_t address = (uint32_t)strtoul(text, NULL, 0);
-  int fd = open("/dev/mem", O_RDWR | O_CLOEXEC);
-  if (fd < 0) return -1;
-  void *mapped = mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, address);
-  close(fd);
-  if (mapped == MAP_FAILED || iopl(3) < 0) return -1;
-  buffer = mapped;
-  outl(address, PORT_ADDRESS);
-  return 0;
+    const char* text = getenv("machine_buffer");
+    if (text == NULL)
+        return 0;
+    uint32_t address = (uint32_t)strtoul(text, NULL, 0);
+    int fd = open("/dev/mem", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    void* mapped = mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, address);
+    close(fd);
+    if (mapped == MAP_FAILED || iopl(3) < 0)
+        return -1;
+    buffer = mapped;
+    outl(address, PORT_ADDRESS);
+    return 0;
 }
 
 static size_t transfer(uint16_t port, enum hostio_channel channel, size_t size) {
-  outl((uint32_t)channel << 24 | (uint32_t)size, port);
-  uint32_t moved = inl(PORT_READ);
-  return moved == UINT32_MAX ? (size_t)-1 : moved;
+    outl((uint32_t)channel << 24 | (uint32_t)size, port);
+    uint32_t moved = inl(PORT_READ);
+    return moved == UINT32_MAX ? (size_t)-1 : moved;
 }
 
 // Opens a virtio port once and keeps it.
 static int virtio_port(enum hostio_channel channel) {
-  static int fds[32];
-  if (fds[channel] == 0) {
-    char path[64];
-    snprintf(path, sizeof(path), "/dev/vport0p%d", channel);
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0) return -1;
-    fds[channel] = fd;
-  }
-  return fds[channel];
-}
-
-ssize_t hostio_read(enum hostio_channel channel, void *data, size_t size) {
-  if (buffer == NULL) return read(virtio_port(channel), data, size);
-  if (size > BUFFER_SIZE) size = BUFFER_SIZE;
-  size_t moved = transfer(PORT_READ, channel, size);
-  if (moved == (size_t)-1) return -1;
-  memcpy(data, buffer, moved);
-  return (ssize_t)moved;
-}
-
-int hostio_write(enum hostio_channel channel, const void *data, size_t size) {
-  const uint8_t *bytes = data;
-  while (size > 0) {
-    size_t part = size < BUFFER_SIZE ? size : BUFFER_SIZE;
-    if (buffer == NULL) {
-      ssize_t n = write(virtio_port(channel), bytes, part);
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) return -1;
-      part = (size_t)n;
-    } else {
-      memcpy(buffer, bytes, part);
-      if (transfer(PORT_WRITE, channel, part) != part) return -1;
+    static int fds[32];
+    if (fds[channel] == 0) {
+        char path[64];
+        snprintf(path, sizeof(path), "/dev/vport0p%d", channel);
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        if (fd < 0)
+            return -1;
+        fds[channel] = fd;
     }
-    bytes += part;
-    size -= part;
-  }
-  return 0;
+    return fds[channel];
 }
 
-void hostio_event(const char *format, ...) {
-  char line[512];
-  va_list arguments;
-  va_start(arguments, format);
-  int n = vsnprintf(line, sizeof(line) - 1, format, arguments);
-  va_end(arguments);
-  if (n < 0) return;
-  size_t length = (size_t)n < sizeof(line) - 1 ? (size_t)n : sizeof(line) - 2;
-  line[length] = '\n';
-  hostio_write(HOSTIO_CONTROL, line, length + 1);
+ssize_t hostio_read(enum hostio_channel channel, void* data, size_t size) {
+    if (buffer == NULL)
+        return read(virtio_port(channel), data, size);
+    if (size > BUFFER_SIZE)
+        size = BUFFER_SIZE;
+    size_t moved = transfer(PORT_READ, channel, size);
+    if (moved == (size_t)-1)
+        return -1;
+    memcpy(data, buffer, moved);
+    return (ssize_t)moved;
+}
+
+int hostio_write(enum hostio_channel channel, const void* data, size_t size) {
+    const uint8_t* bytes = data;
+    while (size > 0) {
+        size_t part = size < BUFFER_SIZE ? size : BUFFER_SIZE;
+        if (buffer == NULL) {
+            ssize_t n = write(virtio_port(channel), bytes, part);
+            if (n < 0 && errno == EINTR)
+                continue;
+            if (n <= 0)
+                return -1;
+            part = (size_t)n;
+        } else {
+            memcpy(buffer, bytes, part);
+            if (transfer(PORT_WRITE, channel, part) != part)
+                return -1;
+        }
+        bytes += part;
+        size -= part;
+    }
+    return 0;
+}
+
+void hostio_event(const char* format, ...) {
+    char line[512];
+    va_list arguments;
+    va_start(arguments, format);
+    int n = vsnprintf(line, sizeof(line) - 1, format, arguments);
+    va_end(arguments);
+    if (n < 0)
+        return;
+    size_t length = (size_t)n < sizeof(line) - 1 ? (size_t)n : sizeof(line) - 2;
+    line[length] = '\n';
+    hostio_write(HOSTIO_CONTROL, line, length + 1);
 }
 
 void hostio_save_state(void) {
-  if (buffer == NULL) return;
-  outb(1, PORT_SAVE);
-  // The emulator saves at the next timer boundary, a few instructions from here.
-  for (volatile int i = 0; i < 1000; i++) continue;
-  outl((uint32_t)strtoul(getenv("machine_buffer"), NULL, 0), PORT_ADDRESS);
+    if (buffer == NULL)
+        return;
+    outb(1, PORT_SAVE);
+    // The emulator saves at the next timer boundary, a few instructions from here.
+    for (volatile int i = 0; i < 1000; i++)
+        continue;
+    outl((uint32_t)strtoul(getenv("machine_buffer"), NULL, 0), PORT_ADDRESS);
 }
 
 void hostio_exit(void) {
-  sync();
-  if (buffer != NULL) outb(0, PORT_EXIT);
-  reboot(RB_POWER_OFF);
-  for (;;) pause();
+    sync();
+    if (buffer != NULL)
+        outb(0, PORT_EXIT);
+    reboot(RB_POWER_OFF);
+    for (;;)
+        pause();
 }

@@ -9,29 +9,29 @@
 
 // Channel numbers, agreed with machine_lib/channels.py.
 enum hostio_channel {
-  HOSTIO_PAYLOAD = 10,     // in: cpio archive of what this run needs
-  HOSTIO_STDOUT = 11,      // out: the command's standard output
-  HOSTIO_STDERR = 12,      // out: the command's standard error
-  HOSTIO_RESULTS = 13,     // out: tar archive of what was asked for by --copy-out
-  HOSTIO_CONTROL = 14,     // out: one line per event
-  HOSTIO_STDIN = 15,       // in: the command's standard input
-  HOSTIO_KERNEL_LOG = 16,  // out: the kernel's log
+    HOSTIO_PAYLOAD = 10,     // in: cpio archive of what this run needs
+    HOSTIO_STDOUT = 11,      // out: the command's standard output
+    HOSTIO_STDERR = 12,      // out: the command's standard error
+    HOSTIO_RESULTS = 13,     // out: tar archive of what was asked for by --copy-out
+    HOSTIO_CONTROL = 14,     // out: one line per event
+    HOSTIO_STDIN = 15,       // in: the command's standard input
+    HOSTIO_KERNEL_LOG = 16,  // out: the kernel's log
 };
 
 // Opens the way to the host. Returns 0, or -1 with errno.
 int hostio_open(void);
 
 // Bytes read (0 at the end), or -1. A read may be short.
-ssize_t hostio_read(enum hostio_channel channel, void *data, size_t size);
+ssize_t hostio_read(enum hostio_channel channel, void* data, size_t size);
 
 // Writes all of it. Returns 0 or -1.
-int hostio_write(enum hostio_channel channel, const void *data, size_t size);
+int hostio_write(enum hostio_channel channel, const void* data, size_t size);
 
 // Formats one line into the control channel.
-void hostio_event(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void hostio_event(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
-// Has the emulator save the state and leave; returns in each machine started from that state, and at once where no
-// state can be saved.
+// Has the emulator save the state and leave; returns in each machine started from that state, and
+// at once where no state can be saved.
 void hostio_save_state(void);
 
 // Powers the machine off.

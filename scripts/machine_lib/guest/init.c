@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// First process of the test machine. It sets the system up, lets its state be saved, and then, in every machine started
-// from that state: takes the payload, runs /run/machine/before, the command and /run/machine/after, and reports the
-// command's status and the kernel's log.
+// First process of the test machine. It sets the system up, lets its state be saved, and then, in
+// every machine started from that state: takes the payload, runs /run/machine/before, the command
+// and /run/machine/after, and reports the command's status and the kernel's log.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -21,111 +21,124 @@
 #include "hostio.h"
 #include "job.h"
 
-static void mount_at(const char *path, const char *type, const char *options) {
-  mkdir(path, 0755);
-  if (mount(type, path, type, 0, options) < 0 && errno != EBUSY)
-    fprintf(stderr, "machine: cannot mount %s: %s\n", path, strerror(errno));
+static void mount_at(const char* path, const char* type, const char* options) {
+    mkdir(path, 0755);
+    if (mount(type, path, type, 0, options) < 0 && errno != EBUSY)
+        fprintf(stderr, "machine: cannot mount %s: %s\n", path, strerror(errno));
 }
 
 static void mount_all(void) {
-  mount_at("/dev", "devtmpfs", NULL);
-  mount_at("/proc", "proc", NULL);
-  mount_at("/sys", "sysfs", NULL);
-  mount_at("/dev/pts", "devpts", "mode=620,gid=5,ptmxmode=666");
-  mount_at("/dev/shm", "tmpfs", "mode=1777");
-  mount_at("/tmp", "tmpfs", "mode=1777");
-  mount_at("/run", "tmpfs", "mode=755");
-  symlink("/proc/self/fd", "/dev/fd");
-  symlink("/proc/self/fd/0", "/dev/stdin");
-  symlink("/proc/self/fd/1", "/dev/stdout");
-  symlink("/proc/self/fd/2", "/dev/stderr");
+    mount_at("/dev", "devtmpfs", NULL);
+    mount_at("/proc", "proc", NULL);
+    mount_at("/sys", "sysfs", NULL);
+    mount_at("/dev/pts", "devpts", "mode=620,gid=5,ptmxmode=666");
+    mount_at("/dev/shm", "tmpfs", "mode=1777");
+    mount_at("/tmp", "tmpfs", "mode=1777");
+    mount_at("/run", "tmpfs", "mode=755");
+    symlink("/proc/self/fd", "/dev/fd");
+    symlink("/proc/self/fd/0", "/dev/stdin");
+    symlink("/proc/self/fd/1", "/dev/stdout");
+    symlink("/proc/self/fd/2", "/dev/stderr");
 }
 
 static void open_console(void) {
-  int fd = open("/dev/console", O_RDWR);
-  if (fd < 0) return;
-  for (int i = 0; i < 3; i++) dup2(fd, i);
-  if (fd > 2) close(fd);
+    int fd = open("/dev/console", O_RDWR);
+    if (fd < 0)
+        return;
+    for (int i = 0; i < 3; i++)
+        dup2(fd, i);
+    if (fd > 2)
+        close(fd);
 }
 
 static void loopback_up(void) {
-  struct ifreq request = {0};
-  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  strcpy(request.ifr_name, "lo");
-  if (ioctl(fd, SIOCGIFFLAGS, &request) == 0) {
-    request.ifr_flags |= IFF_UP | IFF_RUNNING;
-    ioctl(fd, SIOCSIFFLAGS, &request);
-  }
-  close(fd);
+    struct ifreq request = {0};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    strcpy(request.ifr_name, "lo");
+    if (ioctl(fd, SIOCGIFFLAGS, &request) == 0) {
+        request.ifr_flags |= IFF_UP | IFF_RUNNING;
+        ioctl(fd, SIOCSIFFLAGS, &request);
+    }
+    close(fd);
 }
 
 // Runs a script of the root file system or the payload, if it is there.
-static int run_script(const char *path) {
-  if (access(path, F_OK) < 0) return 0;
-  char *argv[] = {"/bin/sh", (char *)path, NULL};
-  return job_run_on_console(argv);
+static int run_script(const char* path) {
+    if (access(path, F_OK) < 0)
+        return 0;
+    char* argv[] = {"/bin/sh", (char*)path, NULL};
+    return job_run_on_console(argv);
 }
 
-static void mark_log(const char *text) {
-  int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return;
-  dprintf(fd, "<6>machine: %s\n", text);
-  close(fd);
+static void mark_log(const char* text) {
+    int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    dprintf(fd, "<6>machine: %s\n", text);
+    close(fd);
 }
 
 static void send_kernel_log(void) {
-  enum { SYSLOG_READ_ALL = 3, SYSLOG_SIZE = 10 };
-  int size = klogctl(SYSLOG_SIZE, NULL, 0);
-  char *text = size > 0 ? malloc((size_t)size) : NULL;
-  if (text == NULL) return;
-  int n = klogctl(SYSLOG_READ_ALL, text, size);
-  if (n > 0) hostio_write(HOSTIO_KERNEL_LOG, text, (size_t)n);
-  free(text);
+    enum { SYSLOG_READ_ALL = 3, SYSLOG_SIZE = 10 };
+    int size = klogctl(SYSLOG_SIZE, NULL, 0);
+    char* text = size > 0 ? malloc((size_t)size) : NULL;
+    if (text == NULL)
+        return;
+    int n = klogctl(SYSLOG_READ_ALL, text, size);
+    if (n > 0)
+        hostio_write(HOSTIO_KERNEL_LOG, text, (size_t)n);
+    free(text);
 }
 
 static void set_environment(void) {
-  clearenv();
-  setenv("PATH", "/opt/dune/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
-  setenv("HOME", "/root", 1);
-  setenv("USER", "root", 1);
-  setenv("TERM", "linux", 1);
-  setenv("LD_LIBRARY_PATH", "/opt/dune/lib", 1);
+    clearenv();
+    setenv("PATH", "/opt/dune/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
+    setenv("HOME", "/root", 1);
+    setenv("USER", "root", 1);
+    setenv("TERM", "linux", 1);
+    setenv("LD_LIBRARY_PATH", "/opt/dune/lib", 1);
 }
 
 static void run_payload(void) {
-  if (cpio_extract(HOSTIO_PAYLOAD) < 0) {
-    hostio_event("error payload");
-    return;
-  }
-  mark_log("run begins");
-  int status = run_script("/run/machine/before");
-  if (status != 0) {
-    hostio_event("error before %d", status);
-  } else {
-    hostio_event("started");
-    char *argv[] = {"/bin/sh", "/run/machine/command", NULL};
-    status = access("/run/machine/on-console", F_OK) == 0 ? job_run_on_console(argv) : job_run(argv, HOSTIO_STDOUT);
-    hostio_event("status %d", status);
-    char *results[] = {"/bin/sh", "/run/machine/results", NULL};
-    if (access(results[1], F_OK) == 0) job_run(results, HOSTIO_RESULTS);
-  }
-  status = run_script("/run/machine/after");
-  if (status != 0) hostio_event("error after %d", status);
+    if (cpio_extract(HOSTIO_PAYLOAD) < 0) {
+        hostio_event("error payload");
+        return;
+    }
+    mark_log("run begins");
+    int status = run_script("/run/machine/before");
+    if (status != 0) {
+        hostio_event("error before %d", status);
+    } else {
+        hostio_event("started");
+        char* argv[] = {"/bin/sh", "/run/machine/command", NULL};
+        status = access("/run/machine/on-console", F_OK) == 0 ? job_run_on_console(argv)
+                                                              : job_run(argv, HOSTIO_STDOUT);
+        hostio_event("status %d", status);
+        char* results[] = {"/bin/sh", "/run/machine/results", NULL};
+        if (access(results[1], F_OK) == 0)
+            job_run(results, HOSTIO_RESULTS);
+    }
+    status = run_script("/run/machine/after");
+    if (status != 0)
+        hostio_event("error after %d", status);
 }
 
 int main(void) {
-  signal(SIGPIPE, SIG_IGN);
-  mount_all();
-  open_console();
-  loopback_up();
-  sethostname("machine", 7);
-  run_script("/etc/machine/setup");  // before the environment is cleared: it sees the command line's words
-  if (hostio_open() < 0) fprintf(stderr, "machine: no way to the host: %s\n", strerror(errno));
-  hostio_save_state();
-  set_environment();
-  run_payload();
-  send_kernel_log();
-  hostio_event("end");
-  hostio_exit();
+    signal(SIGPIPE, SIG_IGN);
+    mount_all();
+    open_console();
+    loopback_up();
+    sethostname("machine", 7);
+    run_script("/etc/machine/setup");  // before the environment is cleared: it sees the command
+                                       // line's words
+    if (hostio_open() < 0)
+        fprintf(stderr, "machine: no way to the host: %s\n", strerror(errno));
+    hostio_save_state();
+    set_environment();
+    run_payload();
+    send_kernel_log();
+    hostio_event("end");
+    hostio_exit();
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Running the command: its three standard streams are pipes that are relayed to the host as they fill.
+// Running the command: its three standard streams are pipes that are relayed to the host as they
+// fill.
 #define _GNU_SOURCE
 #include "job.h"
 
@@ -16,130 +17,151 @@
 enum { CHUNK = 1 << 16 };
 
 struct job {
-  pid_t pid;
-  int status;
-  bool ended;
-  int in, out, err;  // our ends of the pipes, -1 when closed
-  int signals;
-  enum hostio_channel output;
-  size_t begin, end;  // what of the standard input waits in pending
-  uint8_t pending[CHUNK];
+    pid_t pid;
+    int status;
+    bool ended;
+    int in, out, err;  // our ends of the pipes, -1 when closed
+    int signals;
+    enum hostio_channel output;
+    size_t begin, end;  // what of the standard input waits in pending
+    uint8_t pending[CHUNK];
 };
 
-static void close_end(int *fd) {
-  if (*fd >= 0) close(*fd);
-  *fd = -1;
+static void close_end(int* fd) {
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
 }
 
-static void reap(struct job *job) {
-  int status;
-  pid_t pid;
-  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-    if (pid != job->pid) continue;
-    job->ended = true;
-    job->status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-  }
+static void reap(struct job* job) {
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid != job->pid)
+            continue;
+        job->ended = true;
+        job->status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    }
 }
 
 // Moves what is there to the host. False when nothing was.
-static bool relay(int *fd, enum hostio_channel channel) {
-  uint8_t data[CHUNK];
-  if (*fd < 0) return false;
-  ssize_t n = read(*fd, data, sizeof(data));
-  if (n < 0) return false;
-  if (n == 0) {
-    close_end(fd);
-    return false;
-  }
-  hostio_write(channel, data, (size_t)n);
-  return true;
-}
-
-static void feed(struct job *job) {
-  if (job->begin == job->end) {
-    ssize_t n = hostio_read(HOSTIO_STDIN, job->pending, sizeof(job->pending));
-    if (n <= 0) {
-      close_end(&job->in);
-      return;
+static bool relay(int* fd, enum hostio_channel channel) {
+    uint8_t data[CHUNK];
+    if (*fd < 0)
+        return false;
+    ssize_t n = read(*fd, data, sizeof(data));
+    if (n < 0)
+        return false;
+    if (n == 0) {
+        close_end(fd);
+        return false;
     }
-    job->begin = 0;
-    job->end = (size_t)n;
-  }
-  ssize_t n = write(job->in, job->pending + job->begin, job->end - job->begin);
-  if (n > 0)
-    job->begin += (size_t)n;
-  else if (errno != EAGAIN)
-    close_end(&job->in);
+    hostio_write(channel, data, (size_t)n);
+    return true;
 }
 
-static void relay_until_end(struct job *job) {
-  while (!job->ended) {
-    struct pollfd polls[4] = {{job->out, POLLIN, 0}, {job->err, POLLIN, 0}, {job->signals, POLLIN, 0}, {job->in, POLLOUT, 0}};
-    if (poll(polls, 4, -1) < 0) continue;
-    if (polls[0].revents) relay(&job->out, job->output);
-    if (polls[1].revents) relay(&job->err, HOSTIO_STDERR);
-    if (polls[3].revents) feed(job);
-    if (polls[2].revents) {
-      struct signalfd_siginfo info;
-      if (read(job->signals, &info, sizeof(info)) > 0) reap(job);
+static void feed(struct job* job) {
+    if (job->begin == job->end) {
+        ssize_t n = hostio_read(HOSTIO_STDIN, job->pending, sizeof(job->pending));
+        if (n <= 0) {
+            close_end(&job->in);
+            return;
+        }
+        job->begin = 0;
+        job->end = (size_t)n;
     }
-  }
-  // What the program wrote is all in the pipes now; a daemon that it left behind may hold them open for ever.
-  while (relay(&job->out, job->output)) continue;
-  while (relay(&job->err, HOSTIO_STDERR)) continue;
+    ssize_t n = write(job->in, job->pending + job->begin, job->end - job->begin);
+    if (n > 0)
+        job->begin += (size_t)n;
+    else if (errno != EAGAIN)
+        close_end(&job->in);
 }
 
-static void exec_child(char *const argv[], const sigset_t *mask) {
-  sigprocmask(SIG_SETMASK, mask, NULL);
-  signal(SIGPIPE, SIG_DFL);
-  execvp(argv[0], argv);
-  _exit(errno == ENOENT ? 127 : 126);
+static void relay_until_end(struct job* job) {
+    while (!job->ended) {
+        struct pollfd polls[4] = {{job->out, POLLIN, 0},
+                                  {job->err, POLLIN, 0},
+                                  {job->signals, POLLIN, 0},
+                                  {job->in, POLLOUT, 0}};
+        if (poll(polls, 4, -1) < 0)
+            continue;
+        if (polls[0].revents)
+            relay(&job->out, job->output);
+        if (polls[1].revents)
+            relay(&job->err, HOSTIO_STDERR);
+        if (polls[3].revents)
+            feed(job);
+        if (polls[2].revents) {
+            struct signalfd_siginfo info;
+            if (read(job->signals, &info, sizeof(info)) > 0)
+                reap(job);
+        }
+    }
+    // What the program wrote is all in the pipes now; a daemon that it left behind may hold them
+    // open for ever.
+    while (relay(&job->out, job->output))
+        continue;
+    while (relay(&job->err, HOSTIO_STDERR))
+        continue;
 }
 
-int job_run(char *const argv[], enum hostio_channel output) {
-  static struct job job;
-  int in[2], out[2], err[2];
-  sigset_t child, old;
-  sigemptyset(&child);
-  sigaddset(&child, SIGCHLD);
-  sigprocmask(SIG_BLOCK, &child, &old);
-  if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0) return 127;
-  job = (struct job){.in = in[1], .out = out[0], .err = err[0], .output = output};
-  job.signals = signalfd(-1, &child, SFD_CLOEXEC);
-  job.pid = fork();
-  if (job.pid < 0) return 127;
-  if (job.pid == 0) {
-    setsid();
-    dup2(in[0], 0);
-    dup2(out[1], 1);
-    dup2(err[1], 2);
-    exec_child(argv, &old);
-  }
-  close(in[0]);
-  close(out[1]);
-  close(err[1]);
-  fcntl(job.in, F_SETFL, O_NONBLOCK);
-  fcntl(job.out, F_SETFL, O_NONBLOCK);
-  fcntl(job.err, F_SETFL, O_NONBLOCK);
-  relay_until_end(&job);
-  close_end(&job.in);
-  close_end(&job.out);
-  close_end(&job.err);
-  close(job.signals);
-  sigprocmask(SIG_SETMASK, &old, NULL);
-  return job.status;
+static void exec_child(char* const argv[], const sigset_t* mask) {
+    sigprocmask(SIG_SETMASK, mask, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    execvp(argv[0], argv);
+    _exit(errno == ENOENT ? 127 : 126);
 }
 
-int job_run_on_console(char *const argv[]) {
-  sigset_t mask;
-  sigprocmask(SIG_SETMASK, NULL, &mask);
-  pid_t pid = fork();
-  if (pid < 0) return 127;
-  if (pid == 0) exec_child(argv, &mask);
-  int status;
-  for (;;) {
-    pid_t ended = waitpid(-1, &status, 0);
-    if (ended == pid) return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-    if (ended < 0 && errno != EINTR) return 127;
-  }
+int job_run(char* const argv[], enum hostio_channel output) {
+    static struct job job;
+    int in[2], out[2], err[2];
+    sigset_t child, old;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &child, &old);
+    if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0)
+        return 127;
+    job = (struct job){.in = in[1], .out = out[0], .err = err[0], .output = output};
+    job.signals = signalfd(-1, &child, SFD_CLOEXEC);
+    job.pid = fork();
+    if (job.pid < 0)
+        return 127;
+    if (job.pid == 0) {
+        setsid();
+        dup2(in[0], 0);
+        dup2(out[1], 1);
+        dup2(err[1], 2);
+        exec_child(argv, &old);
+    }
+    close(in[0]);
+    close(out[1]);
+    close(err[1]);
+    fcntl(job.in, F_SETFL, O_NONBLOCK);
+    fcntl(job.out, F_SETFL, O_NONBLOCK);
+    fcntl(job.err, F_SETFL, O_NONBLOCK);
+    relay_until_end(&job);
+    close_end(&job.in);
+    close_end(&job.out);
+    close_end(&job.err);
+    close(job.signals);
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    return job.status;
+}
+
+int job_run_on_console(char* const argv[]) {
+    sigset_t mask;
+    sigprocmask(SIG_SETMASK, NULL, &mask);
+    pid_t pid = fork();
+    if (pid < 0)
+        return 127;
+    if (pid == 0)
+        exec_child(argv, &mask);
+    int status;
+    for (;;) {
+        pid_t ended = waitpid(-1, &status, 0);
+        if (ended == pid)
+            return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+        if (ended < 0 && errno != EINTR)
+            return 127;
+    }
 }
