@@ -21,6 +21,8 @@ COMPLAINTS = re.compile("|".join([
 HARMLESS = re.compile("|".join([
     r"loading out-of-tree module taints kernel", r"module verification failed", r"oom-kill:", r"Out of memory:",
     r"invoked oom-killer",
+    # A user program that died of a signal, as some tests want it.
+    r"^(\[[ \d.]+\] )?traps: .* ip:[0-9a-f]+ sp:[0-9a-f]+ error:",
 ]))
 
 
