@@ -46,6 +46,22 @@ class ProtocolTest(unittest.TestCase):
         self.assertEqual(parser.results, [])
         self.assertEqual(parser.current, ("a", "S.one"))
 
+    def test_the_kernels_complaint_fails_the_test_that_caused_it(self):
+        parser = parse("@vm begin a S.one\n@vm k dune: hello\n@vm end a S.one pass 1\n"
+                       "@vm begin a S.two\n"
+                       "@vm k WARNING: CPU: 0 PID: 1 at kern/vcpu.c:1 f+0x0/0x1 [dune]\n"
+                       "@vm end a S.two pass 1\n@vm begin a S.three\n@vm end a S.three pass 1\n")
+        self.assertEqual([r.outcome for r in parser.results], ["pass", "fail", "pass"])
+        self.assertTrue(parser.complained)
+        self.assertTrue(parser.results[1].output[-1].startswith("--- failed: the kernel complained"))
+
+    def test_programs_killed_on_purpose_are_no_complaint(self):
+        parser = parse("@vm begin a S.one\n"
+                       "@vm k traps: t[77] general protection fault ip:401136 sp:7ffe error:0\n"
+                       "@vm k t[78]: segfault at 0 ip 0000000000401136 sp 00007ffe error 4\n"
+                       "@vm end a S.one pass 1\n")
+        self.assertEqual([r.outcome for r in parser.results], ["pass"])
+
     def test_garbage_is_console_text(self):
         parser = parse("@vm end\n@vm begin\n@vm nonsense 1 2\n@vm end a S.one pass x\n")
         self.assertEqual(parser.results, [])

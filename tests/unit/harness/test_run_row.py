@@ -42,6 +42,7 @@ for line in open(folder + "/list"):
         print("@vm | expected this")
     print("@vm end", program, case, "fail" if case == "S.fails" else "pass", 1, flush=True)
 print("@vm done")
+sys.exit({status})
 """
 
 
@@ -60,12 +61,12 @@ class RunRowTest(unittest.TestCase):
         (module / "dune.ko").write_text("")
 
     def run_cases(self, *cases, optional=False, boots=True, headers_status=0, module_status=0,
-                  grace=30):
+                  status=0, grace=30):
         (self.build_vm / "cases" / "a").write_text("\n".join(cases) + "\n")
         (self.build_vm / "tests.json").write_text(json.dumps([{"name": "a", "timeout": 1}]))
         machine = self.root / "machine"
         machine.write_text(FAKE_MACHINE.format(boots=boots, headers_status=headers_status,
-                                               module_status=module_status))
+                                               module_status=module_status, status=status))
         machine.chmod(0o755)
         row = matrix.Row("r", "6.1", optional=optional)
         tests = matrix.load_tests(self.build_vm)
@@ -116,6 +117,10 @@ class RunRowTest(unittest.TestCase):
         status, text = self.look_up("S.one")
         self.assertEqual(status, 1)
         self.assertIn("no result", text)
+
+    def test_a_complaint_after_the_last_test_fails_the_machine(self):
+        with self.assertRaisesRegex(run_row.RowError, "complained"):
+            self.run_cases("S.one", status=125)
 
     def test_optional_kernel_that_cannot_be_had(self):
         self.run_cases("S.one", optional=True, headers_status=1)

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Reads the lines that dune-vm-runner prints inside a machine."""
+"""Reads the lines that dune-vm-runner prints inside a machine, and judges the kernel's log."""
 
 import dataclasses
+import pathlib
+import sys
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[3] / "scripts"))
+from machine_lib import kernel_log  # noqa: E402
 
 PREFIX = "@vm "
 OUTCOMES = ("pass", "fail", "skip")
@@ -33,8 +38,10 @@ class Parser:
         self.current = None
         self.started = False
         self.done = False
+        self.complained = False
         self.console = []
         self._output = []
+        self._kernel = []
 
     def feed(self, line):
         """Takes one line; returns True if it is the runner's own and shows progress."""
@@ -56,11 +63,14 @@ class Parser:
         if verb == "|":
             self._output.append(rest)
             return True
+        if verb == "k":
+            self._kernel.append(rest)
+            return True
         words = rest.split(" ")
         if verb == "begin" and len(words) == 2:
             self.started = True
             self.current = tuple(words)
-            self._output = []
+            self._output, self._kernel = [], []
             self.console = []
             return True
         if verb == "end" and len(words) == 4 and tuple(words[:2]) == self.current:
@@ -73,7 +83,15 @@ class Parser:
     def _end(self, program, case, outcome, milliseconds):
         if outcome not in OUTCOMES or not milliseconds.isdigit():
             return False
-        self.results.append(Result(program, case, outcome, int(milliseconds), self._output))
+        result = Result(program, case, outcome, int(milliseconds), self._output)
+        if self._kernel:
+            result.output += ["--- the kernel's log during this test:", *self._kernel]
+        complaints = kernel_log.complaints("\n".join(self._kernel))
+        if complaints:
+            result.outcome = "fail"
+            result.output.append(f"--- failed: the kernel complained: {complaints[0]}")
+        self.complained = self.complained or bool(complaints)
+        self.results.append(result)
         self.current = None
         return True
 

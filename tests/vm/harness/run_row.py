@@ -22,6 +22,7 @@ import time
 
 import matrix
 import protocol
+from machine_lib import errors, paths
 
 MACHINE = matrix.ROOT / "scripts" / "machine"
 GUEST_DIR = "/dune-tests"
@@ -85,6 +86,7 @@ class Machine:
             [MACHINE, "run", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True)
         self._log = console_log
+        self.status = None
         self._pending = b""
 
     def follow(self, parser, limit_of):
@@ -98,13 +100,14 @@ class Machine:
             left = min(deadline, end) - time.monotonic()
             if left <= 0:
                 self.stop()
+                parser.console += self._kept_console()
                 return "the machine hung: no sign of life in time"
             if not select.select([self._process.stdout], [], [], left)[0]:
                 continue
             data = os.read(self._process.stdout.fileno(), 65536)
             if not data:
-                status = self._process.wait()
-                return None if parser.done else f"the machine ended (status {status})"
+                self.status = self._process.wait()
+                return None if parser.done else f"the machine ended (status {self.status})"
             for line in self._lines(data):
                 if parser.feed(line):
                     deadline = time.monotonic() + limit_of(parser.current)
@@ -113,6 +116,13 @@ class Machine:
         self._log.write(data)
         *lines, self._pending = (self._pending + data).split(b"\n")
         return [line.decode(errors="replace") for line in lines]
+
+    def _kept_console(self):
+        """The end of the console that scripts/machine keeps when it is stopped."""
+        kept = paths.cache() / "failed-run" / str(self._process.pid) / "console"
+        if not kept.exists():
+            return []
+        return kept.read_text(errors="replace").splitlines()[-50:]
 
     def stop(self):
         """Ends the machine as Ctrl-C does, and if that takes too long, at once."""
@@ -189,6 +199,9 @@ class RowRun:
         parser.lost(lost or "the runner ended in the middle of the test")
         for result in parser.results:
             self._write(result)
+        if machine.status == errors.STATUS_KERNEL_LOG and not parser.complained:
+            raise RowError("\n".join(["the kernel complained outside of any test:",
+                                      *parser.console]))
         finished = {(result.program, result.case) for result in parser.results}
         return [(test, case) for test, case in todo if (test.name, case) not in finished]
 

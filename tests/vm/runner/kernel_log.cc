@@ -5,65 +5,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 
 namespace dune::vmtest {
-
-namespace {
-
-constexpr std::array<std::string_view, 30> kComplaints = {
-    "BUG: ",
-    "kernel BUG at",
-    "WARNING: ",
-    "Oops: ",
-    "general protection fault",
-    "unable to handle",
-    "stack segment: ",
-    "invalid opcode: ",
-    "double fault: ",
-    "divide error: ",
-    "Call Trace:",
-    "unchecked MSR access",
-    "possible circular locking",
-    "possible recursive locking",
-    "inconsistent lock state",
-    "suspicious RCU usage",
-    "rcu_sched detected stalls",
-    "rcu: INFO:",
-    "soft lockup",
-    "hard LOCKUP",
-    "blocked for more than",
-    "scheduling while atomic",
-    "sleeping function called",
-    "Objects remaining",
-    "refcount_t: ",
-    "Bad page state",
-    "Bad rss-counter state",
-    "list_add corruption",
-    "list_del corruption",
-    "non-zero pgtables_bytes",
-};
-
-// User programs that die of a signal are logged in the same words
-// ("traps: name[pid] general protection fault ip:... sp:... error:0"), and
-// tests kill such programs on purpose.
-bool is_user_fault(std::string_view line) {
-    return line.find(" ip:") != std::string_view::npos &&
-           line.find(" sp:") != std::string_view::npos;
-}
-
-}  // namespace
-
-bool is_complaint(std::string_view line) {
-    if (is_user_fault(line)) {
-        return false;
-    }
-    return std::any_of(kComplaints.begin(), kComplaints.end(), [line](std::string_view sign) {
-        return line.find(sign) != std::string_view::npos;
-    });
-}
 
 std::string_view record_text(std::string_view record) {
     const size_t start = record.find(';');

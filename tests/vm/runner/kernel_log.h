@@ -11,11 +11,6 @@
 
 namespace dune::vmtest {
 
-// True for a line that no correct module lets the kernel print: a BUG, a
-// WARNING, an Oops, a complaint of lockdep, RCU, the watchdogs, the slab
-// allocator or a sanitizer.
-bool is_complaint(std::string_view line);
-
 // The text of one record as read from /dev/kmsg ("prio,seq,usec,flags;text\n
 // KEY=value..."): its first line, without the prefix.
 std::string_view record_text(std::string_view record);

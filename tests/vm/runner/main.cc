@@ -4,7 +4,8 @@
 // each as soon as it is over, as lines on stdout that tests/vm/harness reads:
 //
 //   @vm begin PROGRAM CASE
-//   @vm | a line of the test's output or of the kernel's log (failures only)
+//   @vm | a line of the test's output (not of a test that passed)
+//   @vm k a line of the kernel's log
 //   @vm end PROGRAM CASE pass|fail|skip MILLISECONDS
 //   @vm done
 //
@@ -13,6 +14,7 @@
 #include <getopt.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -27,6 +29,8 @@
 namespace {
 
 using namespace dune::vmtest;
+
+constexpr const char* kMark = "dune-test: ";  // in the kernel's log
 
 struct Options {
     std::string list;
@@ -92,25 +96,29 @@ std::vector<TestCase> read_list(const std::string& path) {
     return tests;
 }
 
-void print_quoted(const std::string& text) {
+// A log in flood is of no more use than its beginning.
+constexpr size_t kMaxKernelLines = 500;
+
+void print_quoted(const char* mark, const std::string& text) {
     for (size_t start = 0; start < text.size();) {
         const size_t end = std::min(text.find('\n', start), text.size());
-        std::printf("@vm | %s\n", text.substr(start, end - start).c_str());
+        std::printf("@vm %s %s\n", mark, text.substr(start, end - start).c_str());
         start = end + 1;
     }
 }
 
-void report_failure(const Verdict& verdict, const std::string& output,
-                    const std::vector<std::string>& kernel_lines) {
-    print_quoted(output);
-    if (!kernel_lines.empty()) {
-        std::puts("@vm | --- kernel log during this test:");
-        for (const std::string& line : kernel_lines) {
-            print_quoted(line);
+void print_kernel_log(const std::vector<std::string>& lines) {
+    for (size_t i = 0; i < std::min(lines.size(), kMaxKernelLines); i++) {
+        if (!lines[i].starts_with(kMark)) {
+            print_quoted("k", lines[i]);
         }
     }
+}
+
+void print_failure(const Verdict& verdict, const std::string& output) {
+    print_quoted("|", output);
     for (const std::string& reason : verdict.reasons) {
-        print_quoted("--- failed: " + reason);
+        print_quoted("|", "--- failed: " + reason);
     }
 }
 
@@ -118,7 +126,7 @@ void run_case(const TestCase& test, const Options& options, KernelLog& log, Modu
     const std::string id = test.program + " " + test.name;
     std::printf("@vm begin %s\n", id.c_str());
     std::fflush(stdout);
-    log.mark("dune-test: begin " + id);
+    log.mark(kMark + ("begin " + id));
 
     std::vector<std::string> argv = {options.programs + "/" + test.program};
     if (!test.is_plain()) {
@@ -127,14 +135,11 @@ void run_case(const TestCase& test, const Options& options, KernelLog& log, Modu
     }
     const ProcessResult result = run_captured(argv, test.limit);
     const std::string module_error = module.cycle();
-    std::vector<std::string> kernel_lines = log.drain();
-    std::erase_if(kernel_lines,
-                  [](const std::string& line) { return line.starts_with("dune-test: "); });
-
-    const Verdict verdict = judge(test, result, kernel_lines, module_error);
+    const Verdict verdict = judge(test, result, module_error);
     if (verdict.outcome != Outcome::kPass) {
-        report_failure(verdict, result.output, kernel_lines);
+        print_failure(verdict, result.output);
     }
+    print_kernel_log(log.drain());
     std::printf("@vm end %s %s %lld\n", id.c_str(), outcome_name(verdict.outcome),
                 static_cast<long long>(result.elapsed.count()));
     std::fflush(stdout);

@@ -6,8 +6,6 @@
 
 #include <charconv>
 
-#include "kernel_log.h"
-
 namespace dune::vmtest {
 
 namespace {
@@ -45,7 +43,7 @@ void judge_process(const TestCase& test, const ProcessResult& result, Verdict& v
     } else {
         verdict.reasons.emplace_back("the program has no test of this name");
     }
-    if (result.left_behind > 0) {
+    if (result.left_behind > 0 && !result.timed_out) {
         verdict.reasons.push_back("left " + std::to_string(result.left_behind) +
                                   " process(es) behind");
     }
@@ -83,16 +81,9 @@ const char* outcome_name(Outcome outcome) {
     return "fail";
 }
 
-Verdict judge(const TestCase& test, const ProcessResult& result,
-              const std::vector<std::string>& kernel_lines, const std::string& module_error) {
+Verdict judge(const TestCase& test, const ProcessResult& result, const std::string& module_error) {
     Verdict verdict;
     judge_process(test, result, verdict);
-    for (const std::string& line : kernel_lines) {
-        if (is_complaint(line)) {
-            verdict.reasons.push_back("the kernel complained: " + line);
-            break;  // The rest of the log follows in the output.
-        }
-    }
     if (!module_error.empty()) {
         verdict.reasons.push_back(module_error);
     }

@@ -37,10 +37,9 @@ struct Verdict {
     std::vector<std::string> reasons;  // of a failure, one line each
 };
 
-// `kernel_lines` is what the kernel logged during the test. `module_error` says
-// why the module could not be unloaded or loaded after it; empty if it could.
-Verdict judge(const TestCase& test, const ProcessResult& result,
-              const std::vector<std::string>& kernel_lines, const std::string& module_error);
+// `module_error` says why the module could not be unloaded or loaded after the
+// test; empty if it could. The kernel's log is judged on the host.
+Verdict judge(const TestCase& test, const ProcessResult& result, const std::string& module_error);
 
 }  // namespace dune::vmtest
 
