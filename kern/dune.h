@@ -26,7 +26,7 @@
 #define DUNE_SLOT_NONE 0xffffffffu	/* a slot that shows nothing */
 
 /* ---- device file ioctls ---------------------------------------------------------------------
- * A device file belongs to the address space (mm) that first used it; from another: -EPERM.
+ * A device file belongs to the address space (mm) that opened it; from another: -EPERM.
  * Each struct begins with its own size; another size, or a reserved field that is not zero, is
  * -EINVAL. Unknown ioctls are -ENOTTY.
  */
@@ -103,7 +103,8 @@ struct dune_stats {		/* of the whole process; never goes back */
  *
  * A read of the door page (by a two-byte load instruction, which is skipped) does what DUNE_RUN
  * does, without a system call: the way in that neither ptrace nor seccomp can make sleep. Take it
- * after a bounce that made no progress. A door that cannot run the guest raises SIGBUS.
+ * after a bounce that made no progress. If page->exit is 0 then, the run was refused, and DUNE_RUN
+ * would say why. Another thread's read of the door raises SIGBUS.
  *
  * DUNE_INTERRUPT makes an external interrupt of a vector pending in the vCPU, from any thread of
  * the process: sets the bit in dune_vcpu_page.pending and gets the vCPU to look at it.
@@ -145,6 +146,7 @@ struct dune_regs {		/* in the order of their encoding */
 #define DUNE_HC_LEAVE (DUNE_HC_BASE + 0) /* DUNE_EXIT_LEAVE */
 #define DUNE_HC_SYSCALL (DUNE_HC_BASE + 1) /* DUNE_EXIT_SYSCALL always (slow way), number in r11 moved to rax */
 #define DUNE_HC_NOP (DUNE_HC_BASE + 2)	/* does nothing, returns 0 */
+#define DUNE_HC_COUNT 3
 
 struct dune_death {
 	__u32 exit_reason;	/* Intel SDM vol. 3, appendix C; bit 31: the VM entry failed */
@@ -163,7 +165,7 @@ struct dune_death {
 
 struct dune_vcpu_page {
 	/* Registers. GPRs are always the guest's at its last exit, but for rsp, which like rip and
-	 * rflags is stored with every exit to user space and loaded only by DUNE_SET_RIP.
+	 * rflags is stored with every exit but a bounce, and loaded only by DUNE_SET_RIP.
 	 */
 	struct dune_regs regs;	/* 0x000 */
 	__u64 rip;		/* 0x080 */

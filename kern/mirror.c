@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The mirror: guest-physical memory shows what the process' own page table says, and follows it.
+ *
+ * The page table is walked as the kernel's fast GUP does, with interrupts off, so that its pages
+ * are not freed under the walk. No page is referenced or pinned: the MMU notifiers take a mapping
+ * out of the mirror before Linux takes the page away. Where the page table has no usable entry,
+ * the address is touched from here, which runs Linux' own fault path with all that it knows.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/pgtable.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+#include <asm/asm.h>
+
+#include "compat.h"
+#include "process.h"
+#include "trace.h"
+#include "vcpu.h"
+
+static u8 mirror_memtype[8];	/* by the PAT index of a page-table entry */
+
+/**
+ * dune_mirror_init() - learn the memory types that page-table entries stand for
+ *
+ * Return: 0.
+ */
+int __init dune_mirror_init(void)
+{
+	u64 pat;
+	int i;
+
+	rdmsrl(MSR_IA32_CR_PAT, pat);
+	for (i = 0; i < 8; i++) {
+		u8 type = pat >> (8 * i) & 7;
+
+		/* UC- (7) has no place in EPT; without the MTRRs' say it is UC. */
+		mirror_memtype[i] = type == 7 ? 0 : type;
+	}
+	return 0;
+}
+
+static bool mirror_leaf(struct dune_leaf *leaf, u64 val, u64 pa, u8 level)
+{
+	u64 pat = level == 1 ? _PAGE_PAT : _PAGE_PAT_LARGE;
+
+	/* PROT_NONE and NUMA hinting entries are not present in the hardware's sense. */
+	if ((val & (_PAGE_PRESENT | _PAGE_USER)) != (_PAGE_PRESENT | _PAGE_USER))
+		return false;
+	leaf->pa = pa;
+	leaf->level = level;
+	/*
+	 * The RW bit itself: shadow-stack pages are "writable" to Linux, and not to us. Only dirty
+	 * entries are writable in the mirror, so that a first write passes through Linux.
+	 */
+	leaf->write = (val & _PAGE_RW) && (val & _PAGE_DIRTY);
+	leaf->exec = !(val & _PAGE_NX);
+	leaf->memtype = mirror_memtype[(val & pat ? 4 : 0) | (val & _PAGE_PCD ? 2 : 0) |
+				       (val & _PAGE_PWT ? 1 : 0)];
+	return true;
+}
+
+/* Walks the host's page table for one address; false if it has nothing that user mode may use. */
+static bool mirror_walk(struct mm_struct *mm, unsigned long addr, struct dune_leaf *leaf)
+{
+	pgd_t *pgd;
+	p4d_t *p4d;
+	pud_t *pudp, pud;
+	pmd_t *pmdp, pmd;
+	pte_t pte;
+
+	lockdep_assert_irqs_disabled();
+	pgd = pgd_offset(mm, addr);
+	if (pgd_none(*pgd) || pgd_bad(*pgd))
+		return false;
+	p4d = p4d_offset(pgd, addr);
+	if (p4d_none(*p4d) || p4d_bad(*p4d))
+		return false;
+	pudp = pud_offset(p4d, addr);
+	pud = READ_ONCE(*pudp);
+	if (!(pud_val(pud) & _PAGE_PRESENT))
+		return false;
+	if (pud_val(pud) & _PAGE_PSE)
+		return mirror_leaf(leaf, pud_val(pud), (u64)pud_pfn(pud) << PAGE_SHIFT, 3);
+	pmdp = pmd_offset(&pud, addr);
+	pmd = READ_ONCE(*pmdp);
+	if (!(pmd_val(pmd) & _PAGE_PRESENT))
+		return false;
+	if (pmd_val(pmd) & _PAGE_PSE)
+		return mirror_leaf(leaf, pmd_val(pmd), (u64)pmd_pfn(pmd) << PAGE_SHIFT, 2);
+	pte = READ_ONCE(*pte_offset_kernel(&pmd, addr));
+	return mirror_leaf(leaf, pte_val(pte), (u64)pte_pfn(pte) << PAGE_SHIFT, 1);
+}
+
+/* Touches user memory so that Linux maps it: an atomic OR of nothing for a write. */
+static bool mirror_touch(unsigned long addr, bool write)
+{
+	u8 val;
+
+	if (!write)
+		return !__get_user(val, (u8 __user *)addr);
+	if (!user_access_begin((void __user *)addr, 1))
+		return false;
+	asm goto("1: lock orb $0, (%[addr])\n"
+		 _ASM_EXTABLE_UA(1b, %l[fault])
+		 : : [addr] "r"(addr) : "memory", "cc" : fault);
+	user_access_end();
+	return true;
+fault:
+	user_access_end();
+	return false;
+}
+
+/* What Linux would say to an access that could not be satisfied. */
+static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, bool write, bool exec)
+{
+	struct mm_struct *mm = vcpu->proc->mm;
+	unsigned long need = write ? VM_WRITE : exec ? VM_EXEC : VM_READ | VM_WRITE | VM_EXEC;
+	struct vm_area_struct *vma;
+	int sig = SIGSEGV, code = SEGV_MAPERR;
+
+	/* A signal may be why: killed while waiting for memory, or interrupted in userfaultfd. */
+	if (signal_pending(current))
+		return -EAGAIN;
+	if (mmap_read_lock_killable(mm))
+		return -EAGAIN;
+	vma = find_vma(mm, addr);
+	if (vma && vma->vm_start <= addr) {
+		code = SEGV_ACCERR;
+		if (vma->vm_flags & need) {
+			sig = SIGBUS;
+			code = BUS_ADRERR;
+		}
+	}
+	mmap_read_unlock(mm);
+	vcpu->page->fault_signal = sig;
+	vcpu->page->fault_si_code = code;
+	return -EFAULT;
+}
+
+/**
+ * dune_mirror_fault() - map what the guest wants to use
+ * @vcpu: the calling thread's
+ * @gpa: guest-physical address of the access
+ * @write: it wants to write
+ * @exec: it wants to execute
+ *
+ * Context: process context, may sleep.
+ *
+ * Return: 0 if it is mapped, or may be after a change that came between (the guest just tries
+ * again); -EFAULT if Linux refuses the access, with page->fault_* set; -ENOMEM.
+ */
+int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec)
+{
+	struct dune_process *proc = vcpu->proc;
+	struct dune_leaf leaf;
+	unsigned long addr;
+	bool touched = false, found;
+	u32 slot, va;
+	u64 seq;
+	int ret;
+
+	slot = gpa >> DUNE_SLOT_SHIFT;
+	if (unlikely(gpa >> DUNE_SLOT_SHIFT >= proc->nr_slots))
+		goto no_slot;
+again:
+	seq = READ_ONCE(proc->inval_seq);
+	smp_rmb();
+	va = READ_ONCE(proc->slots[slot]);
+	if (unlikely(va == DUNE_SLOT_NONE))
+		goto no_slot;
+	addr = ((unsigned long)va << DUNE_SLOT_SHIFT) | (gpa & ((1ul << DUNE_SLOT_SHIFT) - 1));
+	local_irq_disable();
+	found = mirror_walk(proc->mm, addr, &leaf);
+	local_irq_enable();
+	if (!found || (write && !leaf.write) || (exec && !leaf.exec)) {
+		if (touched)
+			/* Linux has it, but not for this access. */
+			return found && exec && !leaf.exec ?
+				       mirror_refused(vcpu, addr, write, exec) : 0;
+		if (unlikely(!mirror_touch(addr, write)))
+			return mirror_refused(vcpu, addr, write, exec);
+		touched = true;
+		goto again;
+	}
+	if (unlikely(vcpu->nr_tables < DUNE_TABLE_CACHE)) {
+		ret = dune_tables_fill(vcpu);
+		if (ret)
+			return ret;
+	}
+	spin_lock(&proc->lock);
+	if (likely(!proc->inval_active && proc->inval_seq == seq && !proc->dead))
+		dune_engine->map(vcpu, gpa, &leaf);
+	spin_unlock(&proc->lock);
+	vcpu->count.ept_faults++;
+	return 0;
+
+no_slot:
+	vcpu->page->fault_signal = SIGSEGV;
+	vcpu->page->fault_si_code = SEGV_MAPERR;
+	return -EFAULT;
+}
+
+/* Calls fn for each guest-physical range that shows a part of [start, end). */
+#define for_each_shown(proc, start, end, index, slot)						\
+	xa_for_each_range(&(proc)->va_slots, index, slot, (start) >> DUNE_SLOT_SHIFT,		\
+			  ((end) - 1) >> DUNE_SLOT_SHIFT)
+
+static u64 shown_start(unsigned long index, void *slot, unsigned long start)
+{
+	unsigned long base = index << DUNE_SLOT_SHIFT;
+
+	return ((u64)xa_to_value(slot) << DUNE_SLOT_SHIFT) + (start > base ? start - base : 0);
+}
+
+static u64 shown_end(unsigned long index, void *slot, unsigned long end)
+{
+	unsigned long base = index << DUNE_SLOT_SHIFT, size = 1ul << DUNE_SLOT_SHIFT;
+
+	return ((u64)xa_to_value(slot) << DUNE_SLOT_SHIFT) + min(end - base, size);
+}
+
+static void mirror_zap(struct dune_process *proc, unsigned long start, unsigned long end,
+		       int active)
+{
+	unsigned long index;
+	LIST_HEAD(freed);
+	bool flush = false;
+	void *slot;
+
+	spin_lock(&proc->lock);
+	proc->inval_active += active;
+	for_each_shown(proc, start, end, index, slot)
+		flush |= dune_engine->zap(proc, shown_start(index, slot, start),
+					  shown_end(index, slot, end), &freed);
+	if (flush)
+		proc->flush_gen++;
+	spin_unlock(&proc->lock);
+	if (flush)
+		dune_process_kick(proc);
+	dune_tables_free(&freed);
+}
+
+static struct dune_process *mirror_process(struct mmu_notifier *mn)
+{
+	return container_of(mn, struct dune_process, notifier);
+}
+
+static int mirror_invalidate_start(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
+{
+	/* Nothing here sleeps, so a caller that must not block is served as well. */
+	mirror_zap(mirror_process(mn), range->start, range->end, 1);
+	return 0;
+}
+
+static void mirror_invalidate_end(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
+{
+	struct dune_process *proc = mirror_process(mn);
+
+	spin_lock(&proc->lock);
+	proc->inval_seq++;
+	proc->inval_active--;
+	spin_unlock(&proc->lock);
+}
+
+static void mirror_release(struct mmu_notifier *mn, struct mm_struct *mm)
+{
+	struct dune_process *proc = mirror_process(mn);
+
+	spin_lock(&proc->lock);
+	proc->dead = true;
+	spin_unlock(&proc->lock);
+	mirror_zap(proc, 0, TASK_SIZE_MAX, 0);
+}
+
+static int mirror_young(struct dune_process *proc, unsigned long start, unsigned long end,
+			bool clear, bool flush_now)
+{
+	bool young = false, flush = false;
+	unsigned long index;
+	void *slot;
+
+	spin_lock(&proc->lock);
+	for_each_shown(proc, start, end, index, slot)
+		young |= dune_engine->young(proc, shown_start(index, slot, start),
+					    shown_end(index, slot, end), clear, &flush);
+	if (flush)
+		proc->flush_gen++;
+	spin_unlock(&proc->lock);
+	/* Without a flush the accessed bit may stay clear for a while: Linux takes that risk, too. */
+	if (flush && flush_now)
+		dune_process_kick(proc);
+	return young;
+}
+
+static int mirror_clear_flush_young(struct mmu_notifier *mn, struct mm_struct *mm,
+				    unsigned long start, unsigned long end)
+{
+	return mirror_young(mirror_process(mn), start, end, true, true);
+}
+
+static int mirror_clear_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long start,
+			      unsigned long end)
+{
+	return mirror_young(mirror_process(mn), start, end, true, false);
+}
+
+static int mirror_test_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long addr)
+{
+	return mirror_young(mirror_process(mn), addr, addr + PAGE_SIZE, false, false);
+}
+
+static void mirror_free(struct mmu_notifier *mn)
+{
+	dune_process_free(mirror_process(mn));
+}
+
+const struct mmu_notifier_ops dune_mirror_notifier_ops = {
+	.invalidate_range_start = mirror_invalidate_start,
+	.invalidate_range_end = mirror_invalidate_end,
+	.release = mirror_release,
+	.clear_flush_young = mirror_clear_flush_young,
+	.clear_young = mirror_clear_young,
+	.test_young = mirror_test_young,
+	.free_notifier = mirror_free,
+};

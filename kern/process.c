@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Processes: one for each mm that opened /dev/dune. */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/smp.h>
+
+#include "process.h"
+#include "vcpu.h"
+
+static LIST_HEAD(dune_processes);
+static DEFINE_MUTEX(dune_processes_lock);
+
+static struct dune_process *process_create(struct mm_struct *mm)
+{
+	struct dune_process *proc = kzalloc(sizeof(*proc), GFP_KERNEL_ACCOUNT);
+	int ret = -ENOMEM;
+
+	if (!proc)
+		return ERR_PTR(-ENOMEM);
+	kref_init(&proc->ref);
+	proc->mm = mm;
+	proc->pid = task_tgid_nr(current);
+	mutex_init(&proc->slots_lock);
+	mutex_init(&proc->vcpus_lock);
+	spin_lock_init(&proc->lock);
+	INIT_LIST_HEAD(&proc->vcpus);
+	xa_init_flags(&proc->va_slots, XA_FLAGS_ACCOUNT);
+	proc->flush_gen = 1;
+	proc->nr_slots = 1u << (dune_engine->gpa_bits - DUNE_SLOT_SHIFT);
+	proc->slots = kvmalloc_array(proc->nr_slots, sizeof(*proc->slots), GFP_KERNEL_ACCOUNT);
+	if (!proc->slots)
+		goto free;
+	memset32(proc->slots, DUNE_SLOT_NONE, proc->nr_slots);
+	if (!zalloc_cpumask_var(&proc->cpus, GFP_KERNEL_ACCOUNT))
+		goto free;
+	ret = dune_engine->mirror_create(proc);
+	if (ret)
+		goto free_cpus;
+	proc->notifier.ops = &dune_mirror_notifier_ops;
+	ret = mmu_notifier_register(&proc->notifier, mm);
+	if (ret)
+		goto free_mirror;
+	dune_debugfs_add(proc);
+	return proc;
+
+free_mirror:
+	dune_engine->mirror_destroy(proc);
+free_cpus:
+	free_cpumask_var(proc->cpus);
+free:
+	kvfree(proc->slots);
+	kfree(proc);
+	return ERR_PTR(ret);
+}
+
+/**
+ * dune_process_free() - free what a process had
+ * @proc: without references, its notifier off
+ */
+void dune_process_free(struct dune_process *proc)
+{
+	dune_engine->mirror_destroy(proc);
+	xa_destroy(&proc->va_slots);
+	free_cpumask_var(proc->cpus);
+	kvfree(proc->slots);
+	kfree(proc);
+}
+
+/**
+ * dune_process_get() - the process of the calling thread's mm, made if it is new
+ *
+ * Return: a reference, or an ERR_PTR.
+ */
+struct dune_process *dune_process_get(void)
+{
+	struct mm_struct *mm = current->mm;
+	struct dune_process *proc;
+
+	if (!mm)
+		return ERR_PTR(-EINVAL);
+	mutex_lock(&dune_processes_lock);
+	list_for_each_entry(proc, &dune_processes, node) {
+		if (proc->mm == mm) {
+			kref_get(&proc->ref);
+			goto out;
+		}
+	}
+	proc = process_create(mm);
+	if (!IS_ERR(proc))
+		list_add(&proc->node, &dune_processes);
+out:
+	mutex_unlock(&dune_processes_lock);
+	return proc;
+}
+
+static void process_release(struct kref *ref)
+{
+	struct dune_process *proc = container_of(ref, struct dune_process, ref);
+
+	list_del(&proc->node);
+	mutex_unlock(&dune_processes_lock);
+	dune_debugfs_remove(proc);
+	/* The notifier may still be called until this has run; then it frees the process. */
+	mmu_notifier_put(&proc->notifier);
+}
+
+/** dune_process_put() - give a reference back
+ * @proc: from dune_process_get()
+ */
+void dune_process_put(struct dune_process *proc)
+{
+	kref_put_mutex(&proc->ref, process_release, &dune_processes_lock);
+}
+
+static void process_zap_slot(struct dune_process *proc, u32 slot)
+{
+	u64 start = (u64)slot << DUNE_SLOT_SHIFT;
+	LIST_HEAD(freed);
+	bool flush;
+
+	spin_lock(&proc->lock);
+	flush = dune_engine->zap(proc, start, start + (1ull << DUNE_SLOT_SHIFT), &freed);
+	if (flush)
+		proc->flush_gen++;
+	/* A fault that read the slot before we changed it must not install what it found. */
+	proc->inval_seq++;
+	spin_unlock(&proc->lock);
+	if (flush)
+		dune_process_kick(proc);
+	dune_tables_free(&freed);
+}
+
+/**
+ * dune_process_set_slots() - choose what guest-physical slots show
+ * @proc: the process
+ * @first: first guest-physical slot
+ * @count: how many
+ * @va_slots: virtual addresses >> DUNE_SLOT_SHIFT, or DUNE_SLOT_NONE
+ *
+ * Slots are set one after the other: at an error those before it are set.
+ *
+ * Return: 0; -EINVAL for slot 0 or an address that is not the process'; -EEXIST if a virtual slot
+ * is shown elsewhere; -ENOMEM.
+ */
+int dune_process_set_slots(struct dune_process *proc, u32 first, u32 count, const u32 *va_slots)
+{
+	u32 i, old, slot, va;
+	int ret = 0;
+
+	if (!first || first >= proc->nr_slots || count > proc->nr_slots - first)
+		return -EINVAL;
+	mutex_lock(&proc->slots_lock);
+	for (i = 0; i < count && !ret; i++) {
+		slot = first + i;
+		va = va_slots[i];
+		old = proc->slots[slot];
+		if (va == old)
+			continue;
+		if (va != DUNE_SLOT_NONE) {
+			if (va > (TASK_SIZE_MAX - 1) >> DUNE_SLOT_SHIFT) {
+				ret = -EINVAL;
+				break;
+			}
+			ret = xa_insert(&proc->va_slots, va, xa_mk_value(slot), GFP_KERNEL_ACCOUNT);
+			if (ret) {
+				ret = ret == -EBUSY ? -EEXIST : ret;
+				break;
+			}
+		}
+		WRITE_ONCE(proc->slots[slot], va);
+		if (old != DUNE_SLOT_NONE) {
+			process_zap_slot(proc, slot);
+			xa_erase(&proc->va_slots, old);
+		}
+	}
+	mutex_unlock(&proc->slots_lock);
+	return ret;
+}
+
+static void process_nop(void *unused)
+{
+}
+
+/**
+ * dune_process_kick() - get every vCPU of a process out of the guest once
+ * @proc: the process
+ *
+ * When it returns, each of them has left the guest since the call, or will look at
+ * proc->flush_gen before it runs another guest instruction: the IPI ends guest mode at once, also
+ * when it arrives between the look and the entry, since the interrupt then is pending at entry.
+ *
+ * Context: process context; no locks that an IPI handler takes.
+ */
+void dune_process_kick(struct dune_process *proc)
+{
+	/* Between the change of flush_gen and the look at who runs; see vmx_load(). */
+	smp_mb();
+	preempt_disable();
+	smp_call_function_many(proc->cpus, process_nop, NULL, true);
+	preempt_enable();
+}
+
+/** dune_counters_add() - add one set of counters to another
+ * @to: sum
+ * @from: what is added
+ */
+void dune_counters_add(struct dune_counters *to, const struct dune_counters *from)
+{
+	const u64 *f = (const u64 *)from;
+	u64 *t = (u64 *)to;
+	size_t i;
+
+	for (i = 0; i < sizeof(*to) / sizeof(u64); i++)
+		t[i] += READ_ONCE(f[i]);
+}
+
+/** dune_process_stats() - what the process has counted so far
+ * @proc: the process
+ * @st: where to put it
+ */
+void dune_process_stats(struct dune_process *proc, struct dune_stats *st)
+{
+	struct dune_counters *sum = kzalloc(sizeof(*sum), GFP_KERNEL);
+	struct dune_vcpu *vcpu;
+
+	memset(st, 0, sizeof(*st));
+	st->size = sizeof(*st);
+	if (!sum)
+		return;
+	mutex_lock(&proc->vcpus_lock);
+	dune_counters_add(sum, &proc->gone);
+	list_for_each_entry(vcpu, &proc->vcpus, node)
+		dune_counters_add(sum, &vcpu->count);
+	st->vcpus = proc->nr_vcpus;
+	mutex_unlock(&proc->vcpus_lock);
+	st->entries = sum->entries;
+	memcpy(st->exits, sum->exits, sizeof(st->exits));
+	st->bounces = sum->bounces;
+	st->fast_calls = sum->fast_calls;
+	st->slow_calls = sum->slow_calls;
+	st->ept_faults = sum->ept_faults;
+	st->guest_faults = sum->guest_faults;
+	st->ept_bytes = READ_ONCE(proc->nr_tables) * PAGE_SIZE;
+	st->ept_flushes = sum->ept_flushes;
+	st->foreign = sum->foreign;
+	st->migrations = sum->migrations;
+	kfree(sum);
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* A process (an mm) that uses Dune: its slots, its mirror, its vCPUs. */
+#ifndef DUNE_PROCESS_H
+#define DUNE_PROCESS_H
+
+#include <linux/cpumask.h>
+#include <linux/kref.h>
+#include <linux/list.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/xarray.h>
+
+#include "dune.h"
+
+struct dune_vcpu;
+
+/* What the process counts by vCPU, so that nobody counts in another's cache line. */
+struct dune_counters {
+	u64 entries;
+	u64 exits[DUNE_NR_EXITS];
+	u64 bounces;
+	u64 fast_calls;
+	u64 slow_calls;
+	u64 ept_faults;
+	u64 guest_faults;
+	u64 ept_flushes;
+	u64 foreign;
+	u64 migrations;
+};
+
+struct dune_process {
+	struct kref ref;
+	struct list_head node;		/* in the list of all, under its mutex */
+	struct mm_struct *mm;		/* kept (mm_count) by the notifier */
+	struct mmu_notifier notifier;
+	pid_t pid;			/* of the opener, for debugfs */
+	struct dentry *debugfs;
+
+	/* slots: guest-physical to virtual, and back */
+	struct mutex slots_lock;
+	u32 *slots;			/* nr_slots entries, DUNE_SLOT_NONE where nothing shows */
+	u32 nr_slots;
+	struct xarray va_slots;		/* virtual slot -> guest-physical slot */
+
+	/* the mirror */
+	spinlock_t lock;		/* of the tables and of what follows */
+	void *root;			/* the engine's root table */
+	u64 nr_tables;
+	u64 flush_gen;			/* grows when entries went; a vCPU that is behind flushes */
+	u64 inval_seq;			/* grows at the end of each invalidation */
+	unsigned int inval_active;	/* invalidations under way */
+	bool dead;			/* the mm is going */
+	cpumask_var_t cpus;		/* CPUs that may have a vCPU of ours loaded */
+
+	struct mutex vcpus_lock;
+	struct list_head vcpus;
+	unsigned int nr_vcpus;
+	struct dune_counters gone;	/* of vCPUs that are no more */
+};
+
+/* One translation of the process' own page table. */
+struct dune_leaf {
+	u64 pa;				/* host-physical, aligned to the level's size */
+	u8 level;			/* 1: 4 KiB, 2: 2 MiB, 3: 1 GiB */
+	u8 memtype;			/* SDM 12.3: 0 UC, 1 WC, 4 WT, 5 WP, 6 WB */
+	bool write;
+	bool exec;
+};
+
+struct dune_process *dune_process_get(void);
+void dune_process_put(struct dune_process *proc);
+void dune_process_free(struct dune_process *proc);
+int dune_process_set_slots(struct dune_process *proc, u32 first, u32 count, const u32 *va_slots);
+void dune_process_stats(struct dune_process *proc, struct dune_stats *st);
+void dune_process_kick(struct dune_process *proc);
+void dune_counters_add(struct dune_counters *to, const struct dune_counters *from);
+
+int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec);
+int dune_mirror_init(void);
+extern const struct mmu_notifier_ops dune_mirror_notifier_ops;
+
+#ifdef CONFIG_DEBUG_FS
+void dune_debugfs_init(void);
+void dune_debugfs_exit(void);
+void dune_debugfs_add(struct dune_process *proc);
+void dune_debugfs_remove(struct dune_process *proc);
+#else
+static inline void dune_debugfs_init(void) {}
+static inline void dune_debugfs_exit(void) {}
+static inline void dune_debugfs_add(struct dune_process *proc) {}
+static inline void dune_debugfs_remove(struct dune_process *proc) {}
+#endif
+
+#endif

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * System calls without a way through user mode.
+ *
+ * The kernel's dispatcher is not exported. A kprobe tells where it is, and a static call makes a
+ * direct call of it: no retpoline, and no ENDBR needed under IBT. Where it cannot be found, every
+ * call is done in host mode, which is slower and no different.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kprobes.h>
+#include <linux/nospec.h>
+#include <linux/ptrace.h>
+#include <linux/static_call.h>
+#include <asm/unistd.h>
+
+#include "trace.h"
+#include "vcpu.h"
+
+bool dune_fast_calls;
+DECLARE_BITMAP(dune_slow_nrs, NR_syscalls);
+
+/*
+ * Calls that work on the caller's own pt_regs or on state that the run loop keeps in the VMCS, make
+ * a new thread of it, end it, or depend on the way to user mode that follows.
+ */
+static const u16 slow_nrs[] = {
+	__NR_rt_sigreturn, __NR_pause, __NR_clone, __NR_fork, __NR_vfork, __NR_execve, __NR_exit,
+	__NR_rt_sigsuspend, __NR_modify_ldt, __NR_arch_prctl, __NR_iopl, __NR_exit_group,
+	__NR_restart_syscall, __NR_execveat, __NR_clone3,
+	335, 336, /* uretprobe, uprobe: where the kernel has them */
+};
+
+static long dispatch_none(const struct pt_regs *regs, unsigned int nr)
+{
+	return -ENOSYS;
+}
+
+DEFINE_STATIC_CALL(dune_dispatch, dispatch_none);
+
+/**
+ * dune_syscall_init() - find the kernel's dispatcher
+ * @allow: whether to look at all
+ */
+void __init dune_syscall_init(bool allow)
+{
+	struct kprobe kp = { .symbol_name = "x64_sys_call" };
+	int i, ret;
+
+	for (i = 0; i < ARRAY_SIZE(slow_nrs); i++)
+		if (slow_nrs[i] < NR_syscalls)
+			__set_bit(slow_nrs[i], dune_slow_nrs);
+	if (!allow)
+		return;
+	ret = register_kprobe(&kp);
+	if (ret) {
+		pr_info("x64_sys_call cannot be found (%d): system calls go through user mode\n", ret);
+		return;
+	}
+	static_call_update(dune_dispatch, (void *)kp.addr);
+	unregister_kprobe(&kp);
+	dune_fast_calls = true;
+}
+
+/** dune_syscall_exit() - forget the dispatcher */
+void dune_syscall_exit(void)
+{
+	dune_fast_calls = false;
+	static_call_update(dune_dispatch, dispatch_none);
+}
+
+static noinline void syscall_save(struct dune_vcpu *vcpu, const struct pt_regs *regs)
+{
+	vcpu->saved.used = true;
+	vcpu->saved.di = regs->di;
+	vcpu->saved.si = regs->si;
+	vcpu->saved.dx = regs->dx;
+	vcpu->saved.r10 = regs->r10;
+	vcpu->saved.r8 = regs->r8;
+	vcpu->saved.r9 = regs->r9;
+	vcpu->saved.ax = regs->ax;
+	vcpu->saved.orig_ax = regs->orig_ax;
+}
+
+/**
+ * dune_syscall_restore() - give the thread its own pt_regs back
+ * @vcpu: the calling thread's
+ */
+void dune_syscall_restore(struct dune_vcpu *vcpu)
+{
+	struct pt_regs *regs = current_pt_regs();
+
+	if (!vcpu->saved.used)
+		return;
+	vcpu->saved.used = false;
+	regs->di = vcpu->saved.di;
+	regs->si = vcpu->saved.si;
+	regs->dx = vcpu->saved.dx;
+	regs->r10 = vcpu->saved.r10;
+	regs->r8 = vcpu->saved.r8;
+	regs->r9 = vcpu->saved.r9;
+	regs->ax = vcpu->saved.ax;
+	regs->orig_ax = vcpu->saved.orig_ax;
+}
+
+/* The call wants to be restarted after what the way to user mode will do. */
+static noinline int syscall_interrupted(struct dune_vcpu *vcpu, long ret)
+{
+	struct dune_vcpu_page *page = vcpu->page;
+
+	/* This one goes on where it was, with what time is left. */
+	if (ret == -ERESTART_RESTARTBLOCK)
+		page->regs.rax = __NR_restart_syscall;
+	page->restart = -ret;
+	page->exit = DUNE_EXIT_SYSCALL;
+	vcpu->count.slow_calls++;
+	return 1;
+}
+
+/**
+ * dune_syscall_fast() - do the system call in page->regs
+ * @vcpu: the calling thread's
+ *
+ * Context: process context, what dune_syscall_way() called DUNE_CALL_FAST.
+ *
+ * Return: 0 with the result in rax; 1 if user space has to do it (page->exit is set).
+ */
+int dune_syscall_fast(struct dune_vcpu *vcpu)
+{
+	struct dune_regs *guest = &vcpu->page->regs;
+	struct pt_regs *regs = current_pt_regs();
+	unsigned long nr = READ_ONCE(guest->rax);
+	long ret;
+
+	if (unlikely(!vcpu->saved.used))
+		syscall_save(vcpu, regs);
+	/* Another thread may have written to the page since the number was looked at. */
+	if (unlikely(nr >= NR_syscalls || test_bit(nr, dune_slow_nrs))) {
+		guest->rax = -ENOSYS;
+		return 0;
+	}
+	nr = array_index_nospec(nr, NR_syscalls);
+	regs->orig_ax = nr;
+	regs->di = guest->rdi;
+	regs->si = guest->rsi;
+	regs->dx = guest->rdx;
+	regs->r10 = guest->r10;
+	regs->r8 = guest->r8;
+	regs->r9 = guest->r9;
+	ret = static_call(dune_dispatch)(regs, nr);
+	vcpu->count.fast_calls++;
+	trace_dune_syscall(vcpu, nr, ret);
+	if (unlikely(ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK && ret != -ENOIOCTLCMD))
+		return syscall_interrupted(vcpu, ret);
+	guest->rax = ret;
+	return 0;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* A vCPU: one thread's way into the guest. The engine embeds this in a struct of its own. */
+#ifndef DUNE_VCPU_H
+#define DUNE_VCPU_H
+
+#include <linux/mm.h>
+#include <linux/preempt.h>
+#include <linux/sched.h>
+#include <linux/wait.h>
+#include <asm/syscall.h>
+
+#include "dune.h"
+#include "process.h"
+
+/* dune_vcpu.todo: what has to be done before the next VM entry. */
+#define DUNE_TODO_LOAD BIT(0)	/* make the vCPU's state current on this CPU, whatever was there */
+#define DUNE_TODO_SET BIT(1)	/* page->set asks for something */
+#define DUNE_TODO_EVENT BIT(2)	/* an event waits to be injected */
+#define DUNE_TODO_WINDOW BIT(3)	/* an interrupt-window exit is armed */
+
+#define DUNE_TABLE_CACHE 4	/* enough for one walk from the root to a 4 KiB leaf */
+
+struct dune_vcpu {
+	struct dune_vcpu_page *page;	/* shared with user space: read once, trust nothing */
+	struct dune_process *proc;
+	struct task_struct *task;	/* the only one that may run it; a reference */
+	struct list_head node;		/* in proc->vcpus */
+	struct preempt_notifier preempt;
+	unsigned int todo;
+	wait_queue_head_t wait;		/* in HLT */
+	bool running;
+	bool dead;
+	u64 gate_start, gate_size;	/* the page's, as they were when set */
+	u64 flush_gen;			/* proc->flush_gen of the last flush on the CPU we are on */
+	struct {			/* pt_regs of the thread while calls are made with it */
+		bool used;
+		unsigned long di, si, dx, r10, r8, r9, ax, orig_ax;
+	} saved;
+	void *tables[DUNE_TABLE_CACHE];	/* zeroed pages for the mirror */
+	unsigned int nr_tables;
+	struct dune_counters count;
+};
+
+/*
+ * The engine: everything that depends on the kind of hardware virtualisation. There is one at a
+ * time; a second (SVM) would fill the same table.
+ */
+struct dune_engine {
+	const char *name;
+	u64 features;			/* DUNE_FEAT_* */
+	u64 cr0_guest_bits, cr4_guest_bits, cr0_initial, cr4_initial;
+	unsigned int gpa_bits;
+	unsigned int max_level;		/* of a mirror leaf */
+
+	struct dune_vcpu *(*vcpu_create)(void);
+	void (*vcpu_attach)(struct dune_vcpu *vcpu); /* proc and page are set now */
+	void (*vcpu_destroy)(struct dune_vcpu *vcpu);
+	/* Runs the guest until user space has something to do; sets page->exit. 0 or -errno. */
+	int (*run)(struct dune_vcpu *vcpu);
+	void (*sched_in)(struct dune_vcpu *vcpu, int cpu);
+	void (*sched_out)(struct dune_vcpu *vcpu);
+
+	/* The mirror's tables. All but the last two are called with proc->lock held. */
+	int (*map)(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf);
+	/* true if a mapping went, and so CPUs have to flush; empty tables go to *freed */
+	bool (*zap)(struct dune_process *proc, u64 start, u64 end, struct list_head *freed);
+	/* Accessed since last asked? clear: forget that it was. *flush: a flush is needed. */
+	bool (*young)(struct dune_process *proc, u64 start, u64 end, bool clear, bool *flush);
+	int (*mirror_create)(struct dune_process *proc);
+	void (*mirror_destroy)(struct dune_process *proc);
+};
+
+extern const struct dune_engine *dune_engine;
+extern struct dune_engine dune_vmx_engine;
+int dune_vmx_init(void);
+void dune_vmx_exit(void);
+
+int dune_vcpu_create(struct dune_process *proc);
+void dune_vcpu_wait(struct dune_vcpu *vcpu);
+
+static inline struct list_head *dune_table_link(void *table)
+{
+	return &virt_to_page(table)->lru;
+}
+
+void dune_tables_free(struct list_head *freed);
+int dune_tables_fill(struct dune_vcpu *vcpu);
+
+/* syscall.c */
+extern bool dune_fast_calls;
+extern unsigned long dune_slow_nrs[];
+void dune_syscall_init(bool allow);
+void dune_syscall_exit(void);
+int dune_syscall_fast(struct dune_vcpu *vcpu);
+void dune_syscall_restore(struct dune_vcpu *vcpu);
+
+enum dune_way {
+	DUNE_CALL_SLOW,			/* in host mode, by the kernel's own entry */
+	DUNE_CALL_FAST,			/* here */
+	DUNE_CALL_NONE,			/* there is no such call, and nobody wants to know of it */
+};
+
+/* How a call may be done. What watches calls (seccomp, ptrace, audit, ...) is in syscall_work. */
+static __always_inline enum dune_way dune_syscall_way(struct dune_vcpu *vcpu, unsigned long nr)
+{
+	if (unlikely(!(READ_ONCE(vcpu->page->flags) & DUNE_RUN_FAST) ||
+		     READ_ONCE(current_thread_info()->syscall_work) || !dune_fast_calls))
+		return DUNE_CALL_SLOW;
+	if (likely(nr < NR_syscalls))
+		return test_bit(nr, dune_slow_nrs) ? DUNE_CALL_SLOW : DUNE_CALL_FAST;
+	return nr - DUNE_HC_BASE < DUNE_HC_COUNT ? DUNE_CALL_SLOW : DUNE_CALL_NONE;
+}
+
+/* rseq.c */
+#include <linux/rseq.h>
+bool dune_rseq_read(struct rseq_cs *cs);
+void dune_rseq_aborted(const struct rseq_cs *cs);
+
+static inline bool dune_rseq_in(const struct rseq_cs *cs, unsigned long rip)
+{
+	return rip - cs->start_ip < cs->post_commit_offset;
+}
+
+#endif

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* EPT tables (SDM 29.3): four levels, leaves of 4 KiB, 2 MiB and 1 GiB. */
+#include <linux/gfp.h>
+#include <linux/mm.h>
+
+#include "vmx.h"
+
+#define EPT_READ BIT_ULL(0)
+#define EPT_WRITE BIT_ULL(1)
+#define EPT_EXEC BIT_ULL(2)
+#define EPT_RWX (EPT_READ | EPT_WRITE | EPT_EXEC)
+#define EPT_MEMTYPE_SHIFT 3
+#define EPT_IGNORE_PAT BIT_ULL(6)	/* the guest cannot change the memory type */
+#define EPT_LARGE BIT_ULL(7)
+#define EPT_ACCESSED BIT_ULL(8)
+#define EPT_ADDR 0x000ffffffffff000ull
+
+#define EPT_ROOT_LEVEL 4
+
+static u64 level_size(int level)
+{
+	return 1ull << (12 + 9 * (level - 1));
+}
+
+static u64 *ept_entry(void *table, u64 gpa, int level)
+{
+	return (u64 *)table + (gpa >> (12 + 9 * (level - 1)) & 511);
+}
+
+static bool is_leaf(u64 entry, int level)
+{
+	return level == 1 || entry & EPT_LARGE;
+}
+
+static void *child(u64 entry)
+{
+	return __va(entry & EPT_ADDR);
+}
+
+/**
+ * vmx_ept_create() - an empty root
+ * @proc: the process
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int vmx_ept_create(struct dune_process *proc)
+{
+	proc->root = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	if (!proc->root)
+		return -ENOMEM;
+	proc->nr_tables = 1;
+	return 0;
+}
+
+/* Puts a table and all below it on the list. */
+static void ept_unlink(struct dune_process *proc, void *table, int level, struct list_head *freed)
+{
+	int i;
+
+	for (i = 0; level > 1 && i < 512; i++) {
+		u64 entry = ((u64 *)table)[i];
+
+		if (entry & EPT_RWX && !is_leaf(entry, level))
+			ept_unlink(proc, child(entry), level - 1, freed);
+	}
+	list_add(dune_table_link(table), freed);
+	proc->nr_tables--;
+}
+
+/**
+ * vmx_ept_destroy() - free all tables; no vCPU is left
+ * @proc: the process
+ */
+void vmx_ept_destroy(struct dune_process *proc)
+{
+	LIST_HEAD(freed);
+
+	ept_unlink(proc, proc->root, EPT_ROOT_LEVEL, &freed);
+	dune_tables_free(&freed);
+	proc->root = NULL;
+}
+
+/**
+ * vmx_ept_map() - put one translation in
+ * @vcpu: the calling thread's; has DUNE_TABLE_CACHE tables
+ * @gpa: guest-physical address of the access
+ * @leaf: what the host's page table says of it
+ *
+ * Context: proc->lock held.
+ *
+ * Return: 0.
+ */
+int vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf)
+{
+	struct dune_process *proc = vcpu->proc;
+	int level = EPT_ROOT_LEVEL, last = min_t(int, leaf->level, dune_vmx_engine.max_level);
+	void *table = proc->root;
+	u64 *e, val;
+
+	for (;; level--) {
+		e = ept_entry(table, gpa, level);
+		val = *e;
+		if (level == last)
+			break;
+		if (!(val & EPT_RWX)) {
+			void *next = vcpu->tables[--vcpu->nr_tables];
+
+			proc->nr_tables++;
+			WRITE_ONCE(*e, __pa(next) | EPT_RWX);
+			table = next;
+		} else if (is_leaf(val, level)) {
+			/* A larger page was here, and Linux split it since: its notifier took it out. */
+			return 0;
+		} else {
+			table = child(val);
+		}
+	}
+	/*
+	 * A table where a large page belongs now. Its pages went before the large one came, so it is
+	 * empty, or holds what was put in meanwhile: both stay right, and the table stays.
+	 */
+	if (val & EPT_RWX && !is_leaf(val, level) && level > 1) {
+		struct dune_leaf part = *leaf;
+
+		part.level = level - 1;
+		part.pa += gpa & (level_size(level) - 1) & ~(level_size(level - 1) - 1);
+		return vmx_ept_map(vcpu, gpa, &part);
+	}
+	/* Where the CPU has no leaf as large, the part of it that was asked for. */
+	val = (leaf->pa & ~(level_size(level) - 1)) |
+	      (gpa & (level_size(leaf->level) - 1) & ~(level_size(level) - 1));
+	val |= EPT_READ | (leaf->write ? EPT_WRITE : 0) | (leaf->exec ? EPT_EXEC : 0) |
+	       (u64)leaf->memtype << EPT_MEMTYPE_SHIFT | EPT_IGNORE_PAT |
+	       (level > 1 ? EPT_LARGE : 0) | EPT_ACCESSED;
+	WRITE_ONCE(*e, val);
+	return 0;
+}
+
+static bool ept_zap_table(struct dune_process *proc, void *table, int level, u64 base, u64 start,
+			  u64 end, struct list_head *freed)
+{
+	u64 size = level_size(level), a;
+	bool flush = false;
+	u64 *e;
+
+	a = max(start, base) & ~(size - 1);
+	for (e = ept_entry(table, a, level); a < min(end, base + 512 * size); a += size, e++) {
+		u64 val = *e;
+
+		if (!(val & EPT_RWX))
+			continue;
+		if (is_leaf(val, level)) {
+			WRITE_ONCE(*e, 0);
+			flush = true;
+		} else if (start <= a && a + size <= end) {
+			/* All of it goes, so the table need not stay. */
+			WRITE_ONCE(*e, 0);
+			ept_unlink(proc, child(val), level - 1, freed);
+			flush = true;
+		} else {
+			flush |= ept_zap_table(proc, child(val), level - 1, a, start, end, freed);
+		}
+	}
+	return flush;
+}
+
+/**
+ * vmx_ept_zap() - take translations out
+ * @proc: the process
+ * @start: first guest-physical address
+ * @end: the one after the last
+ * @freed: gets tables that are of no use any more; free them after the flush
+ *
+ * Context: proc->lock held.
+ *
+ * Return: whether there was anything, and CPUs may still use it until they flush.
+ */
+bool vmx_ept_zap(struct dune_process *proc, u64 start, u64 end, struct list_head *freed)
+{
+	return ept_zap_table(proc, proc->root, EPT_ROOT_LEVEL, 0, start, end, freed);
+}
+
+static bool ept_young_table(void *table, int level, u64 base, u64 start, u64 end, bool clear,
+			    bool *flush)
+{
+	u64 size = level_size(level), a;
+	bool young = false;
+	u64 *e;
+
+	a = max(start, base) & ~(size - 1);
+	for (e = ept_entry(table, a, level); a < min(end, base + 512 * size); a += size, e++) {
+		u64 val = *e;
+
+		if (!(val & EPT_RWX))
+			continue;
+		if (!is_leaf(val, level)) {
+			young |= ept_young_table(child(val), level - 1, a, start, end, clear, flush);
+		} else if (!vmx_config.ept_ad) {
+			/* Without accessed bits, what is mapped is young, and clearing unmaps it. */
+			young = true;
+			if (clear) {
+				WRITE_ONCE(*e, 0);
+				*flush = true;
+			}
+		} else if (val & EPT_ACCESSED) {
+			young = true;
+			if (clear) {
+				clear_bit(ilog2(EPT_ACCESSED), (unsigned long *)e);
+				*flush = true;
+			}
+		}
+	}
+	return young;
+}
+
+/**
+ * vmx_ept_young() - were pages of a range accessed?
+ * @proc: the process
+ * @start: first guest-physical address
+ * @end: the one after the last
+ * @clear: forget that they were
+ * @flush: set if CPUs have to flush before they notice new accesses
+ *
+ * Context: proc->lock held.
+ *
+ * Return: whether any was.
+ */
+bool vmx_ept_young(struct dune_process *proc, u64 start, u64 end, bool clear, bool *flush)
+{
+	return ept_young_table(proc->root, EPT_ROOT_LEVEL, 0, start, end, clear, flush);
+}

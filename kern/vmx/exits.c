@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What each VM exit means. All of this runs in the window right after the exit, with interrupts
+ * off and the VMCS current: it reads and writes the VMCS, and leaves what may sleep to run.c.
+ */
+#include <linux/hw_breakpoint.h>
+#include <linux/percpu.h>
+#include <linux/sched.h>
+#include <asm/debugreg.h>
+#include <asm/fpu/xcr.h>
+#include <asm/trapnr.h>
+
+#include "vmx.h"
+
+/**
+ * vmx_store_regs() - show user space where the guest is
+ * @vmx: the vCPU; its VMCS is current
+ */
+void vmx_store_regs(struct vmx_vcpu *vmx)
+{
+	struct dune_vcpu_page *page = vmx->vcpu.page;
+
+	page->rip = vmcs_readl(GUEST_RIP);
+	page->regs.rsp = vmcs_readl(GUEST_RSP);
+	page->rflags = vmcs_readl(GUEST_RFLAGS);
+}
+
+/**
+ * vmx_skip() - past the instruction that caused the exit
+ * @vmx: the vCPU; its VMCS is current
+ */
+void vmx_skip(struct vmx_vcpu *vmx)
+{
+	u32 intr = vmcs_read32(GUEST_INTERRUPTIBILITY_INFO);
+
+	vmcs_writel(GUEST_RIP, vmcs_readl(GUEST_RIP) + vmcs_read32(VM_EXIT_INSTRUCTION_LEN));
+	/* The shadow of STI and MOV SS is one instruction long (SDM 25.4.2). */
+	if (intr & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS))
+		vmcs_write32(GUEST_INTERRUPTIBILITY_INFO,
+			     intr & ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+	/* A single step over it is due. */
+	if (vmcs_readl(GUEST_RFLAGS) & X86_EFLAGS_TF)
+		vmcs_writel(GUEST_PENDING_DBG_EXCEPTIONS,
+			    vmcs_readl(GUEST_PENDING_DBG_EXCEPTIONS) | DR_STEP);
+}
+
+static enum vmx_next refuse(struct vmx_vcpu *vmx, u8 vector)
+{
+	vmx_queue_exception(vmx, vector, vector == X86_TRAP_GP, 0);
+	return VMX_AGAIN;
+}
+
+static u64 gpr_read(struct vmx_vcpu *vmx, unsigned int n)
+{
+	return n == 4 ? vmcs_readl(GUEST_RSP) : ((u64 *)vmx->regs)[n & 15];
+}
+
+static void gpr_write(struct vmx_vcpu *vmx, unsigned int n, u64 val)
+{
+	if (n == 4)
+		vmcs_writel(GUEST_RSP, val);
+	else
+		((u64 *)vmx->regs)[n & 15] = val;
+}
+
+static enum vmx_next to_user(struct vmx_vcpu *vmx, u32 why)
+{
+	vmx->vcpu.page->exit = why;
+	vmx_store_regs(vmx);
+	return VMX_USER;
+}
+
+static enum vmx_next exit_slow_call(struct vmx_vcpu *vmx)
+{
+	vmx->vcpu.count.slow_calls++;
+	vmx->vcpu.page->restart = 0;
+	return to_user(vmx, DUNE_EXIT_SYSCALL);
+}
+
+static enum vmx_next exit_hypercall(struct vmx_vcpu *vmx)
+{
+	switch (READ_ONCE(vmx->regs->rax)) {
+	case DUNE_HC_LEAVE:
+		return to_user(vmx, DUNE_EXIT_LEAVE);
+	case DUNE_HC_SYSCALL:
+		vmx->regs->rax = vmx->regs->r11;
+		return exit_slow_call(vmx);
+	case DUNE_HC_NOP:
+		vmx->regs->rax = 0;
+		return VMX_AGAIN;
+	}
+	return exit_slow_call(vmx);
+}
+
+static __always_inline enum vmx_next exit_vmcall(struct vmx_vcpu *vmx)
+{
+	struct dune_vcpu *vcpu = &vmx->vcpu;
+	u64 rip = vmcs_readl(GUEST_RIP), nr;
+
+	/* Ring 3 may not call. Where the caller stands saves the look at its privilege level. */
+	if (unlikely(rip - vcpu->gate_start >= vcpu->gate_size) &&
+	    vmcs_read32(GUEST_SS_AR_BYTES) >> 5 & 3)
+		return refuse(vmx, X86_TRAP_UD);
+	vmcs_writel(GUEST_RIP, rip + 3);
+	nr = READ_ONCE(vmx->regs->rax);
+	switch (dune_syscall_way(vcpu, nr)) {
+	case DUNE_CALL_FAST:
+		return VMX_CALL;
+	case DUNE_CALL_NONE:
+		vmx->regs->rax = -ENOSYS;
+		return VMX_AGAIN;
+	case DUNE_CALL_SLOW:
+		break;
+	}
+	return nr >= DUNE_HC_BASE ? exit_hypercall(vmx) : exit_slow_call(vmx);
+}
+
+static enum vmx_next exit_ept_violation(struct vmx_vcpu *vmx)
+{
+	vmx->fault_gpa = vmcs_read64(GUEST_PHYSICAL_ADDRESS);
+	vmx->fault_qual = vmcs_readl(EXIT_QUALIFICATION);
+	vmx_requeue_vectoring(vmx);
+	return VMX_FAULT;
+}
+
+static enum vmx_next exit_db(struct vmx_vcpu *vmx, u32 info)
+{
+	u64 qual = vmcs_readl(EXIT_QUALIFICATION);
+
+	vmx->dr6 = (vmx->dr6 & ~0xfull) | (qual & 0xe00f) | 0xffff0ff0;
+	vmcs_write32(GUEST_INTERRUPTIBILITY_INFO,
+		     vmcs_read32(GUEST_INTERRUPTIBILITY_INFO) &
+			     ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+	if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_PRIV_SW_EXCEPTION)
+		vmx_skip(vmx); /* INT1 is a trap */
+	return refuse(vmx, X86_TRAP_DB);
+}
+
+static enum vmx_next exit_exception(struct vmx_vcpu *vmx)
+{
+	u32 info = vmcs_read32(VM_EXIT_INTR_INFO), type = info & INTR_INFO_INTR_TYPE_MASK;
+
+	if (type == INTR_TYPE_NMI_INTR) {
+		/* NMIs are blocked since the exit; the handler's IRET ends that. */
+		asm volatile("int $2");
+		return VMX_AGAIN;
+	}
+	vmx_requeue_vectoring(vmx);
+	switch (info & INTR_INFO_VECTOR_MASK) {
+	case X86_TRAP_MC:
+		asm volatile("int $18");
+		return VMX_AGAIN;
+	case X86_TRAP_DB:
+		return exit_db(vmx, info);
+	case X86_TRAP_AC:
+		vmx_queue_exception(vmx, X86_TRAP_AC, true, vmcs_read32(VM_EXIT_INTR_ERROR_CODE));
+		return VMX_AGAIN;
+	}
+	vmx_die(vmx, EXIT_REASON_EXCEPTION_NMI);
+	return VMX_USER;
+}
+
+/* SDM table 28-3. CR0 and CR4 get here only for bits that are not the guest's to change. */
+static enum vmx_next exit_cr(struct vmx_vcpu *vmx)
+{
+	u64 qual = vmcs_readl(EXIT_QUALIFICATION), val;
+	unsigned int gpr = qual >> 8 & 15;
+
+	if ((qual & 15) != 8)
+		return refuse(vmx, X86_TRAP_GP);
+	if (qual >> 4 & 3) {
+		gpr_write(vmx, gpr, vmx->cr8);
+	} else {
+		val = gpr_read(vmx, gpr);
+		if (val > 15)
+			return refuse(vmx, X86_TRAP_GP);
+		vmx->cr8 = val;
+	}
+	vmx_skip(vmx);
+	return VMX_AGAIN;
+}
+
+/* SDM table 28-4. No breakpoint can be armed: the registers read back, and that is all. */
+static enum vmx_next exit_dr(struct vmx_vcpu *vmx)
+{
+	u64 qual = vmcs_readl(EXIT_QUALIFICATION), val;
+	unsigned int dr = qual & 7, gpr = qual >> 8 & 15;
+
+	if (dr == 4 || dr == 5) {
+		if (vmcs_readl(GUEST_CR4) & X86_CR4_DE)
+			return refuse(vmx, X86_TRAP_UD);
+		dr += 2;
+	}
+	if (qual & BIT(4)) {
+		gpr_write(vmx, gpr, dr == 6 ? vmx->dr6 : dr == 7 ? 0x400 : vmx->db[dr]);
+	} else {
+		val = gpr_read(vmx, gpr);
+		if ((dr >= 6 && val >> 32) || (dr == 7 && val & 0x20ff))
+			return refuse(vmx, X86_TRAP_GP);
+		if (dr == 6)
+			vmx->dr6 = (val & 0xe00f) | 0xffff0ff0;
+		else if (dr < 4)
+			vmx->db[dr] = val;
+	}
+	vmx_skip(vmx);
+	return VMX_AGAIN;
+}
+
+static enum vmx_next exit_rdmsr(struct vmx_vcpu *vmx)
+{
+	struct dune_regs *r = vmx->regs;
+	u64 val;
+
+	if (!vmx_rdmsr(vmx, r->rcx, &val))
+		return refuse(vmx, X86_TRAP_GP);
+	r->rax = (u32)val;
+	r->rdx = val >> 32;
+	vmx_skip(vmx);
+	return VMX_AGAIN;
+}
+
+static enum vmx_next exit_wrmsr(struct vmx_vcpu *vmx)
+{
+	struct dune_regs *r = vmx->regs;
+
+	if (!vmx_wrmsr(vmx, r->rcx, (u32)r->rax | r->rdx << 32))
+		return refuse(vmx, X86_TRAP_GP);
+	vmx_skip(vmx);
+	return VMX_AGAIN;
+}
+
+static enum vmx_next exit_xsetbv(struct vmx_vcpu *vmx)
+{
+	struct dune_regs *r = vmx->regs;
+
+	/* The thread's XCR0 is the kernel's to choose. */
+	if ((u32)r->rcx || ((u32)r->rax | r->rdx << 32) != xgetbv(XCR_XFEATURE_ENABLED_MASK))
+		return refuse(vmx, X86_TRAP_GP);
+	vmx_skip(vmx);
+	return VMX_AGAIN;
+}
+
+/*
+ * VM entry wants a pending single step where TF is set in the shadow of STI or MOV SS (SDM
+ * 27.3.1.5). A guest that stepped into our exit can be there without; put it right, once.
+ */
+static enum vmx_next exit_bad_state(struct vmx_vcpu *vmx, u32 reason)
+{
+	u32 intr = vmcs_read32(GUEST_INTERRUPTIBILITY_INFO);
+
+	if (vmx->repaired || !(intr & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)) ||
+	    (u16)reason != EXIT_REASON_INVALID_STATE) {
+		vmx_die(vmx, reason);
+		return VMX_USER;
+	}
+	vmx->repaired = true;
+	vmcs_write32(GUEST_INTERRUPTIBILITY_INFO,
+		     intr & ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+	return VMX_AGAIN;
+}
+
+static noinline enum vmx_next exit_rare(struct vmx_vcpu *vmx, u32 reason)
+{
+	switch (reason) {
+	case EXIT_REASON_EXCEPTION_NMI:
+		return exit_exception(vmx);
+	case EXIT_REASON_INTERRUPT_WINDOW:
+	case EXIT_REASON_INIT_SIGNAL:
+		return VMX_AGAIN;
+	case EXIT_REASON_HLT:
+	case EXIT_REASON_MWAIT_INSTRUCTION:
+		vmx_skip(vmx);
+		return VMX_WAIT;
+	case EXIT_REASON_MONITOR_INSTRUCTION:
+		vmx_skip(vmx);
+		return VMX_AGAIN;
+	case EXIT_REASON_CR_ACCESS:
+		return exit_cr(vmx);
+	case EXIT_REASON_DR_ACCESS:
+		return exit_dr(vmx);
+	case EXIT_REASON_MSR_READ:
+		return exit_rdmsr(vmx);
+	case EXIT_REASON_MSR_WRITE:
+		return exit_wrmsr(vmx);
+	case EXIT_REASON_XSETBV:
+		return exit_xsetbv(vmx);
+	case EXIT_REASON_IO_INSTRUCTION:
+	case EXIT_REASON_RDPMC:
+	case EXIT_REASON_INVD:
+	case EXIT_REASON_WBINVD:
+		return refuse(vmx, X86_TRAP_GP);
+	case 11: /* GETSEC */
+	case EXIT_REASON_VMCLEAR ... EXIT_REASON_VMON:
+	case EXIT_REASON_INVEPT:
+	case EXIT_REASON_INVVPID:
+	case EXIT_REASON_VMFUNC:
+		return refuse(vmx, X86_TRAP_UD);
+	case EXIT_REASON_MCE_DURING_VMENTRY:
+	case EXIT_REASON_MCE_DURING_VMENTRY | VMX_EXIT_REASONS_FAILED_VMENTRY:
+		asm volatile("int $18");
+		return VMX_AGAIN;
+	}
+	if (reason & VMX_EXIT_REASONS_FAILED_VMENTRY)
+		return exit_bad_state(vmx, reason);
+	vmx_die(vmx, reason);
+	return VMX_USER;
+}
+
+/**
+ * vmx_handle_exit() - handle a VM exit as far as the VMCS is needed for it
+ * @vmx: the vCPU
+ * @reason: the exit reason
+ *
+ * Context: interrupts off, right after the exit.
+ *
+ * Return: what is to be done with interrupts on.
+ */
+enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason)
+{
+	if (likely(reason == EXIT_REASON_VMCALL))
+		return exit_vmcall(vmx);
+	if (reason == EXIT_REASON_EPT_VIOLATION)
+		return exit_ept_violation(vmx);
+	if (reason == EXIT_REASON_EXTERNAL_INTERRUPT)
+		return VMX_IRQ;
+	if (reason == EXIT_REASON_CPUID) {
+		vmx_cpuid(vmx->regs);
+		vmx_skip(vmx);
+		return VMX_AGAIN;
+	}
+	return exit_rare(vmx, reason);
+}

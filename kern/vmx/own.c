@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Who owns VMX on a CPU, and what we leave there.
+ *
+ * KVM owns it and we borrow it: a dummy VM of ours keeps kvm_intel loaded and VMX on. Our VMCS is
+ * current only in a window with interrupts off, at whose end the VMCS that we found is current
+ * again: KVM remembers which one it loaded and would not load it anew. Only when we found none,
+ * ours may stay: KVM then has nothing to be confused about.
+ *
+ * Without KVM, VMX is turned on and off in each window, so that a KVM loaded later finds the CPU
+ * as it expects it.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/cpu.h>
+#include <linux/fdtable.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/kvm.h>
+#include <linux/slab.h>
+#include <linux/smp.h>
+#include <asm/desc.h>
+#include <asm/tlbflush.h>
+
+#include "vmx.h"
+
+DEFINE_PER_CPU(struct vmx_cpu, vmx_cpus);
+bool vmx_transient;
+
+static struct file *vmx_kvm, *vmx_kvm_vm;
+static int vmx_cpuhp = -1;
+
+static const u32 vmx_msr_index[VMX_NR_MSRS] = {
+	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK,
+};
+
+static unsigned long read_cr4_now(void)
+{
+	unsigned long cr4;
+
+	/* The register itself: the kernel's shadow of it is not for modules on every kernel. */
+	asm volatile("mov %%cr4, %0" : "=r"(cr4));
+	return cr4;
+}
+
+static void write_cr4_now(unsigned long cr4)
+{
+	asm volatile("mov %0, %%cr4" : : "r"(cr4) : "memory");
+}
+
+/* Interrupts off, VMX on, on the CPU where the VMCS is active. */
+static void vmx_clear_here(struct vmx_vcpu *vmx)
+{
+	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
+
+	if (vmx_vmclear(vmx->vmcs_pa))
+		vmx_insn_failed("vmclear", 0);
+	if (c->current_pa == vmx->vmcs_pa)
+		c->current_pa = 0;
+	list_del_init(&vmx->active);
+	vmx->cpu = -1;
+	vmx->launched = false;
+}
+
+static void vmx_clear_ipi(void *arg)
+{
+	struct vmx_vcpu *vmx = arg;
+
+	if (vmx->cpu == raw_smp_processor_id())
+		vmx_clear_here(vmx);
+}
+
+/**
+ * vmx_clear() - make a VMCS inactive, wherever it is active
+ * @vmx: the vCPU
+ *
+ * Context: interrupts on.
+ */
+void vmx_clear(struct vmx_vcpu *vmx)
+{
+	int cpu = READ_ONCE(vmx->cpu);
+
+	/* If the CPU went down meanwhile, its teardown did it. */
+	if (cpu >= 0)
+		smp_call_function_single(cpu, vmx_clear_ipi, vmx, 1);
+}
+
+/* Turns VMX on for this window, unless somebody else has it on by now. */
+static void vmx_window_on(struct vmx_cpu *c)
+{
+	c->window_cr4 = read_cr4_now();
+	if (c->window_cr4 & X86_CR4_VMXE)
+		return;
+	write_cr4_now(c->window_cr4 | X86_CR4_VMXE);
+	if (vmx_vmxon(__pa(c->vmxon)))
+		vmx_insn_failed("vmxon", 0);
+}
+
+static void vmx_window_off(struct vmx_cpu *c)
+{
+	if (c->window_cr4 & X86_CR4_VMXE)
+		return;
+	vmx_vmxoff();
+	write_cr4_now(c->window_cr4);
+}
+
+/**
+ * vmx_open() - make the vCPU's VMCS current on this CPU
+ * @vmx: the vCPU
+ *
+ * Context: interrupts off, and they stay so until vmx_close().
+ *
+ * Return: false if the VMCS is active on another CPU: vmx_clear() it first.
+ */
+bool vmx_open(struct vmx_vcpu *vmx)
+{
+	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
+	int cpu = raw_smp_processor_id();
+	u64 found;
+
+	if (vmx->cpu >= 0 && vmx->cpu != cpu)
+		return false;
+	if (vmx_transient)
+		vmx_window_on(c);
+	found = vmx_vmptrst();
+	if (found != vmx->vmcs_pa) {
+		if (vmx->cpu < 0) {
+			if (vmx_vmclear(vmx->vmcs_pa))
+				vmx_insn_failed("vmclear", 0);
+			vmx->launched = false;
+			vmx->cpu = cpu;
+			list_add(&vmx->active, &c->active);
+		}
+		if (vmx_vmptrld(vmx->vmcs_pa))
+			vmx_insn_failed("vmptrld", 0);
+	}
+	/* What another vCPU of ours left current needs no putting back. */
+	vmx->foreign = found != VMX_NO_VMCS && found != c->current_pa && found != vmx->vmcs_pa;
+	c->window_foreign = found;
+	if (!vmx->foreign)
+		c->current_pa = vmx->vmcs_pa;
+	vmx->open = true;
+	if (unlikely(!vmx->ready))
+		vmx_vmcs_init(vmx);
+	return true;
+}
+
+/**
+ * vmx_close() - end a window
+ * @vmx: the vCPU that vmx_open() was called for
+ *
+ * The VMCS stays current if nothing else was.
+ *
+ * Context: interrupts off since vmx_open().
+ */
+void vmx_close(struct vmx_vcpu *vmx)
+{
+	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
+
+	if (likely(!vmx_transient && !vmx->foreign))
+		return;
+	vmx->open = false;
+	if (vmx_transient) {
+		/* SDM 25.11.1: no VMCS may be active over VMXOFF. */
+		vmx_clear_here(vmx);
+		if (vmx->foreign && vmx_vmptrld(c->window_foreign))
+			vmx_insn_failed("vmptrld", 1);
+		vmx_window_off(c);
+		return;
+	}
+	if (vmx_vmptrld(c->window_foreign))
+		vmx_insn_failed("vmptrld", 1);
+}
+
+static void vmx_put_msrs(struct vmx_cpu *c)
+{
+	unsigned int i;
+
+	if (!c->msrs_loaded)
+		return;
+	c->msrs_loaded = false;
+	for (i = 0; i < VMX_NR_MSRS; i++)
+		if (c->loaded->msrs_differ & BIT(i))
+			wrmsrl(vmx_msr_index[i], c->host_msrs[i]);
+}
+
+/* VM exit made the limits 0xffff and 0x67, LDTR null and DEBUGCTL 0 (SDM 28.5.1, 28.5.2). */
+static void vmx_put_tables(struct vmx_vcpu *vmx)
+{
+	if (!vmx->tables_dirty)
+		return;
+	vmx->tables_dirty = false;
+	native_load_gdt(&vmx->host_gdt);
+	native_load_idt(&vmx->host_idt);
+	/* The kernel reloads TR before the limit matters to it. */
+	this_cpu_write(__tss_limit_invalid, true);
+	if (unlikely(vmx->host_ldt))
+		asm volatile("lldt %0" : : "r"(vmx->host_ldt));
+	if (unlikely(vmx->host_debugctl))
+		wrmsrl(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
+}
+
+/**
+ * vmx_msrs_load() - give the guest its own system-call MSRs
+ * @vmx: the vCPU
+ *
+ * They stay until the thread leaves the CPU or the run loop: kernel mode does not use them. What is
+ * put back is what was found, since KVM does the same with values of its own.
+ *
+ * Context: interrupts off.
+ */
+void vmx_msrs_load(struct vmx_vcpu *vmx)
+{
+	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
+	unsigned int i;
+
+	c->loaded = vmx;
+	if (!vmx->msrs_differ || c->msrs_loaded)
+		return;
+	for (i = 0; i < VMX_NR_MSRS; i++) {
+		if (!(vmx->msrs_differ & BIT(i)))
+			continue;
+		rdmsrl(vmx_msr_index[i], c->host_msrs[i]);
+		wrmsrl(vmx_msr_index[i], vmx->msrs[i]);
+	}
+	c->msrs_loaded = true;
+}
+
+/**
+ * vmx_msrs_put() - put the host's system-call MSRs back
+ *
+ * Context: interrupts off.
+ */
+void vmx_msrs_put(void)
+{
+	vmx_put_msrs(this_cpu_ptr(&vmx_cpus));
+}
+
+/**
+ * vmx_leave_cpu() - put back what the guest's runs changed on this CPU
+ * @vmx: the vCPU that ran here
+ *
+ * Context: preemption off; the thread leaves the CPU, or the run loop.
+ */
+void vmx_leave_cpu(struct vmx_vcpu *vmx)
+{
+	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
+	unsigned long flags;
+
+	local_irq_save(flags);
+	if (c->loaded == vmx) {
+		vmx_put_msrs(c);
+		vmx_put_tables(vmx);
+		c->loaded = NULL;
+	}
+	vmx->open = false;
+	cpumask_clear_cpu(raw_smp_processor_id(), vmx->vcpu.proc->cpus);
+	local_irq_restore(flags);
+}
+
+/* Before KVM turns VMX off on a CPU that goes down, and after the last thread left it. */
+static int vmx_cpu_down(unsigned int cpu)
+{
+	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
+	struct vmx_vcpu *vmx, *next;
+	unsigned long flags;
+
+	local_irq_save(flags);
+	list_for_each_entry_safe(vmx, next, &c->active, active)
+		vmx_clear_here(vmx);
+	c->current_pa = 0;
+	local_irq_restore(flags);
+	return 0;
+}
+
+static int vmx_cpu_up(unsigned int cpu)
+{
+	struct vmx_cpu *c = per_cpu_ptr(&vmx_cpus, cpu);
+	u64 fc;
+
+	if (!vmx_transient)
+		return 0;
+	/* Firmware that left the lock open left the choice to us (SDM 24.7). */
+	rdmsrl(MSR_IA32_FEAT_CTL, fc);
+	if (!(fc & FEAT_CTL_LOCKED)) {
+		fc |= FEAT_CTL_LOCKED | FEAT_CTL_VMX_ENABLED_OUTSIDE_SMX;
+		wrmsrl(MSR_IA32_FEAT_CTL, fc);
+	}
+	if (!(fc & FEAT_CTL_VMX_ENABLED_OUTSIDE_SMX)) {
+		pr_err("VMX is disabled by the firmware on CPU %u: enable it in the BIOS setup\n", cpu);
+		return -EOPNOTSUPP;
+	}
+	*(u32 *)c->vmxon = vmx_config.revision;
+	return 0;
+}
+
+/* Keeps kvm_intel loaded, and VMX on, by a VM of our own that never runs. */
+static int vmx_hold_kvm(void)
+{
+	long fd;
+
+	vmx_kvm = filp_open("/dev/kvm", O_RDWR | O_CLOEXEC, 0);
+	if (IS_ERR(vmx_kvm)) {
+		fd = PTR_ERR(vmx_kvm);
+		vmx_kvm = NULL;
+		return fd;
+	}
+	fd = vmx_kvm->f_op->unlocked_ioctl(vmx_kvm, KVM_CREATE_VM, 0);
+	if (fd < 0) {
+		fput(vmx_kvm);
+		vmx_kvm = NULL;
+		return fd;
+	}
+	vmx_kvm_vm = fget(fd);
+	close_fd(fd);
+	return vmx_kvm_vm ? 0 : -EBADF;
+}
+
+static void vmx_count_on(void *arg)
+{
+	if (read_cr4_now() & X86_CR4_VMXE)
+		atomic_inc(arg);
+}
+
+static void vmx_free_regions(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		free_page((unsigned long)per_cpu(vmx_cpus, cpu).vmxon);
+		per_cpu(vmx_cpus, cpu).vmxon = NULL;
+	}
+}
+
+/**
+ * vmx_own_init() - find out who owns VMX, and be ready on each CPU
+ *
+ * Return: 0 or a negative errno, with a message.
+ */
+int __init vmx_own_init(void)
+{
+	atomic_t on = ATOMIC_INIT(0);
+	int cpu, ret;
+
+	for_each_possible_cpu(cpu)
+		INIT_LIST_HEAD(&per_cpu(vmx_cpus, cpu).active);
+	ret = vmx_hold_kvm();
+	on_each_cpu(vmx_count_on, &on, 1);
+	if (!ret && atomic_read(&on) != num_online_cpus()) {
+		pr_err("kvm made a VM, but VMX is on on %d of %u CPUs only\n", atomic_read(&on),
+		       num_online_cpus());
+		ret = -EIO;
+		goto out;
+	}
+	if (ret && atomic_read(&on)) {
+		pr_err("VMX is in use, but not by a kvm that could share it (/dev/kvm: %d): unload the other hypervisor\n",
+		       ret);
+		ret = -EBUSY;
+		goto out;
+	}
+	vmx_transient = ret;
+	if (vmx_transient) {
+		for_each_possible_cpu(cpu) {
+			void *region = (void *)get_zeroed_page(GFP_KERNEL);
+
+			per_cpu(vmx_cpus, cpu).vmxon = region;
+			ret = -ENOMEM;
+			if (!region)
+				goto out;
+		}
+	}
+	/* A state of the dynamic range is torn down before KVM's own. */
+	ret = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "x86/dune:online", vmx_cpu_up, vmx_cpu_down);
+	if (ret < 0)
+		goto out;
+	vmx_cpuhp = ret;
+	return 0;
+out:
+	vmx_own_exit();
+	return ret;
+}
+
+/** vmx_own_exit() - give VMX back; no vCPU is left */
+void vmx_own_exit(void)
+{
+	if (vmx_cpuhp >= 0)
+		cpuhp_remove_state(vmx_cpuhp);
+	vmx_cpuhp = -1;
+	if (vmx_kvm_vm)
+		fput(vmx_kvm_vm);
+	if (vmx_kvm)
+		fput(vmx_kvm);
+	vmx_free_regions();
+}

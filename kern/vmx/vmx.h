@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The VT-x engine's own declarations. */
+#ifndef DUNE_VMX_VMX_H
+#define DUNE_VMX_VMX_H
+
+#include <linux/percpu.h>
+#include <asm/desc_defs.h>
+
+#include "../compat.h"
+#include "../vcpu.h"
+#include "entry.h"
+#include "vmcs.h"
+
+/* MSRs of the system-call path, of which the guest has its own. */
+enum { VMX_MSR_STAR, VMX_MSR_LSTAR, VMX_MSR_CSTAR, VMX_MSR_FMASK, VMX_NR_MSRS };
+
+struct vmx_event {		/* what VM entry injects; SDM 25.8.3 */
+	u32 info;
+	u32 error;
+	u32 len;
+};
+
+struct vmx_vcpu {
+	/* entry.S knows where these are */
+	struct dune_regs *regs;		/* = vcpu.page->regs */
+	unsigned long host_rsp;		/* what HOST_RSP holds */
+	unsigned long cr2;		/* the guest's */
+
+	struct dune_vcpu vcpu;
+
+	void *vmcs;
+	u64 vmcs_pa;
+	u64 eptp;
+	struct list_head active;	/* in vmx_cpu.active of .cpu */
+	int cpu;			/* where the VMCS is active, or -1 */
+	int host_cpu;			/* whose host state the VMCS holds, or -1 */
+	bool ready;			/* the VMCS has been filled */
+	bool launched;
+	bool open;			/* VMCS accesses work here and now */
+	bool foreign;			/* KVM's VMCS has to be put back after each window */
+	bool tables_dirty;		/* GDT, IDT and TSS limits are not the host's now */
+	bool repaired;			/* a refused guest state, in this run */
+	bool triple_fault;
+
+	unsigned long host_cr0, host_cr3, host_cr4, host_fs_base;
+	u64 host_debugctl;
+	u16 host_ldt;
+	struct desc_ptr host_gdt, host_idt;
+
+	u16 vpid;
+	u64 msrs[VMX_NR_MSRS];		/* the guest's */
+	unsigned int msrs_differ;	/* mask of those that are not the host's */
+	u64 db[4], dr6, cr8;
+	struct vmx_event event;
+	bool pf_pending;		/* make a #PF of the last EPT violation */
+	u64 fault_gpa, fault_qual;	/* of the last EPT violation */
+};
+
+static inline struct vmx_vcpu *to_vmx(struct dune_vcpu *vcpu)
+{
+	return container_of(vcpu, struct vmx_vcpu, vcpu);
+}
+
+/* What we left on a CPU, and what was there. */
+struct vmx_cpu {
+	bool msrs_loaded;
+	u64 host_msrs[VMX_NR_MSRS];
+	struct vmx_vcpu *loaded;	/* whose state is on the CPU */
+	u64 current_pa;			/* the VMCS of ours that we left current, or 0 */
+	struct list_head active;	/* vCPUs whose VMCS is active here */
+	void *vmxon;			/* VMXON region, where nobody else has VMX on */
+	/* only inside a window that turned VMX on */
+	unsigned long window_cr4;
+	u64 window_foreign;
+};
+
+DECLARE_PER_CPU(struct vmx_cpu, vmx_cpus);
+
+/* Set once at load, from the capability MSRs. */
+struct vmx_config {
+	u32 revision;
+	u32 pin, proc, proc2, exit, entry;
+	u64 cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
+	bool ept_ad;
+	bool vpid;
+	bool flush_l1d;
+	u64 eptp_flags;
+};
+
+extern struct vmx_config vmx_config;
+extern bool vmx_transient;		/* nobody has VMX on: VMXON for each window */
+extern unsigned long vmx_msr_bitmap[];
+
+/* caps.c */
+int vmx_caps_init(bool allow_unsafe);
+
+/* own.c */
+int vmx_own_init(void);
+void vmx_own_exit(void);
+bool vmx_open(struct vmx_vcpu *vmx);
+void vmx_close(struct vmx_vcpu *vmx);
+void vmx_leave_cpu(struct vmx_vcpu *vmx);
+void vmx_clear(struct vmx_vcpu *vmx);
+void vmx_msrs_load(struct vmx_vcpu *vmx);
+void vmx_msrs_put(void);
+
+/* vmcs.c */
+void vmx_vmcs_init(struct vmx_vcpu *vmx);
+void vmx_vmcs_reset_guest(struct vmx_vcpu *vmx);
+void vmx_vmcs_host_cpu(struct vmx_vcpu *vmx);
+int vmx_vmcs_set(struct vmx_vcpu *vmx, u32 set);
+
+/* inject.c */
+void vmx_queue_exception(struct vmx_vcpu *vmx, u8 vector, bool has_error, u32 error);
+void vmx_queue_page_fault(struct vmx_vcpu *vmx);
+void vmx_requeue_vectoring(struct vmx_vcpu *vmx);
+void vmx_inject(struct vmx_vcpu *vmx);
+
+/* exits.c: what a VM exit wants next */
+enum vmx_next {
+	VMX_AGAIN,		/* enter again */
+	VMX_IRQ,		/* take the interrupt that made it exit, then enter again */
+	VMX_CALL,		/* a system call for the module */
+	VMX_FAULT,		/* an EPT violation */
+	VMX_WAIT,		/* HLT */
+	VMX_USER,		/* to user space: page->exit is set */
+};
+enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason);
+void vmx_store_regs(struct vmx_vcpu *vmx);
+void vmx_skip(struct vmx_vcpu *vmx);
+
+/* msr.c, cpuid.c, death.c */
+bool vmx_rdmsr(struct vmx_vcpu *vmx, u32 msr, u64 *val);
+bool vmx_wrmsr(struct vmx_vcpu *vmx, u32 msr, u64 val);
+void vmx_cpuid(struct dune_regs *regs);
+void vmx_die(struct vmx_vcpu *vmx, u32 reason);
+
+/* ept.c */
+int vmx_ept_create(struct dune_process *proc);
+void vmx_ept_destroy(struct dune_process *proc);
+int vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf);
+bool vmx_ept_zap(struct dune_process *proc, u64 start, u64 end, struct list_head *freed);
+bool vmx_ept_young(struct dune_process *proc, u64 start, u64 end, bool clear, bool *flush);
+
+/* run.c */
+void vmx_run_init(void);
+int vmx_run(struct dune_vcpu *vcpu);
+
+/* entry.S: 0 after a VM exit, else the entry failed (VMfail) */
+int vmx_enter(struct vmx_vcpu *vmx, bool launched);
+int vmx_enter_safe(struct vmx_vcpu *vmx, bool launched);
+extern const char vmx_exit_point[], vmx_exit_point_safe[];
+extern bool vmx_use_safe_entry;
+
+#endif
