@@ -14,7 +14,7 @@ def deliver(archive, copy_out):
     """Unpacks a tar archive of the machine's files to where --copy-out wants them."""
     for text in copy_out:
         source, destination = split_pair(text)
-        source = os.path.normpath("/" + source)
+        source = os.path.normpath("/" + source.lstrip("/"))
         destination = destination or os.path.basename(source)
         if os.path.isdir(destination):
             destination = os.path.join(destination, os.path.basename(source))
@@ -27,7 +27,7 @@ def extract(archive, source, destination):
     found = False
     with paths.disk_errors(destination), tarfile.open(archive) as tar:
         for member in tar:
-            name = os.path.normpath("/" + member.name)
+            name = os.path.normpath("/" + member.name.lstrip("/"))
             if name != source and not name.startswith(source.rstrip("/") + "/"):
                 continue
             found = True
