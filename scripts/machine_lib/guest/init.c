@@ -76,7 +76,11 @@ static void mark_log(const char* text) {
     int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return;
-    dprintf(fd, "<6>machine: %s\n", text);
+    // Not dprintf(): it seeks first, which /dev/kmsg refuses.
+    char line[128];
+    int size = snprintf(line, sizeof(line), "<6>machine: %s\n", text);
+    if (write(fd, line, (size_t)size) != size)
+        perror("/dev/kmsg");
     close(fd);
 }
 
