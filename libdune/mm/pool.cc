@@ -9,6 +9,7 @@
 
 #include "backing.h"
 #include "fastmap.h"
+#include "hotpages.h"
 #include "slots.h"
 
 using namespace dune::mm;
@@ -43,6 +44,8 @@ std::uint32_t lowest = 0;   // no chunk below it is uncommitted
 std::size_t used = 0;
 std::size_t committed_chunks = 0;
 std::size_t limit = MAX_PAGES;
+
+constinit HotPages hot;  // without the lock; counted as used above
 
 char* chunk_va(std::uint32_t number) noexcept {
     return dune_pagebase_va + number * kChunkBytes;
@@ -117,10 +120,39 @@ void decommit_chunk(std::uint32_t number) noexcept {
     return 0;
 }
 
+inline void free_locked(page* pg) noexcept {
+    const auto index = static_cast<std::uint32_t>(pg - page_array);
+    const std::uint32_t number = index / kPagesPerChunk;
+    Chunk& chunk = chunks[number];
+    __atomic_store_n(&pg->ref, 0, __ATOMIC_RELAXED);
+    set_next(pg, chunk.free);
+    chunk.free = index + 1;
+    --used;
+    if (chunk.used-- == kPagesPerChunk) [[unlikely]]
+        link_partial(number);
+    if (chunk.used != 0) [[likely]]
+        return;
+    if (spare == 0) {
+        ++spare;
+        return;
+    }
+    unlink_partial(number);
+    decommit_chunk(number);
+}
+
+void drain_hot() noexcept {
+    while (page* const pg = hot.pop(page_array))
+        free_locked(pg);
+}
+
+/** Is there a page to take? */
+[[gnu::noinline, gnu::cold]] bool make_room() noexcept {
+    drain_hot();
+    return used < limit && (partial != 0 || grow() == 0);
+}
+
 inline page* alloc_locked(bool* zeroed) noexcept {
-    if (used >= limit) [[unlikely]]
-        return nullptr;
-    if (partial == 0 && grow() != 0) [[unlikely]]
+    if ((used >= limit || partial == 0) && !make_room()) [[unlikely]]
         return nullptr;
     const std::uint32_t number = partial - 1;
     Chunk& chunk = chunks[number];
@@ -137,28 +169,8 @@ inline page* alloc_locked(bool* zeroed) noexcept {
     if (chunk.used == kPagesPerChunk) [[unlikely]]
         unlink_partial(number);
     ++used;
-    pg->ref = 1;
+    __atomic_store_n(&pg->ref, 1, __ATOMIC_RELAXED);
     return pg;
-}
-
-inline void free_locked(page* pg) noexcept {
-    const auto index = static_cast<std::uint32_t>(pg - page_array);
-    const std::uint32_t number = index / kPagesPerChunk;
-    Chunk& chunk = chunks[number];
-    pg->ref = 0;
-    pg->next = chunk.free;
-    chunk.free = index + 1;
-    --used;
-    if (chunk.used-- == kPagesPerChunk) [[unlikely]]
-        link_partial(number);
-    if (chunk.used != 0) [[likely]]
-        return;
-    if (spare == 0) {
-        ++spare;
-        return;
-    }
-    unlink_partial(number);
-    decommit_chunk(number);
 }
 
 bool in_pool(const page* pg) noexcept {
@@ -178,6 +190,7 @@ Result<void> pool_init() noexcept {
 
 void pool_destroy() noexcept {
     const SpinGuard guard(lock);
+    drain_hot();
     if (used != 0)
         backing().fatal("the page pool is destroyed while pages are in use", used);
     if (dune_pagebase_va == nullptr)
@@ -199,7 +212,8 @@ void* pool_range(std::size_t* len) noexcept {
 
 PoolStats pool_stats() noexcept {
     const SpinGuard guard(lock);
-    return {.used = used, .committed = committed_chunks * kPagesPerChunk, .limit = limit};
+    return {
+        .used = used - hot.size(), .committed = committed_chunks * kPagesPerChunk, .limit = limit};
 }
 
 std::size_t pool_set_limit(std::size_t pages) noexcept {
@@ -211,7 +225,7 @@ std::size_t pool_set_limit(std::size_t pages) noexcept {
 
 page* page_alloc_zeroed() noexcept {
     page* pg;
-    bool zeroed;
+    bool zeroed = false;
     {
         const SpinGuard guard(lock);
         pg = alloc_locked(&zeroed);
@@ -224,6 +238,7 @@ page* page_alloc_zeroed() noexcept {
 page* page_alloc_big() noexcept {
     std::uint32_t number;
     const SpinGuard guard(lock);
+    drain_hot();
     if (limit - std::min(used, limit) < kPagesPerChunk || commit_chunk(&number) != 0)
         return nullptr;
     Chunk& chunk = chunks[number];
@@ -231,7 +246,7 @@ page* page_alloc_big() noexcept {
     used += kPagesPerChunk;
     page* const first = &page_array[number * kPagesPerChunk];
     for (std::size_t i = 0; i < kPagesPerChunk; ++i)
-        first[i].ref = 1;
+        __atomic_store_n(&first[i].ref, 1, __ATOMIC_RELAXED);
     return first;
 }
 
@@ -256,7 +271,7 @@ int PageList::fill(std::size_t n, bool zeroed) noexcept {
         {
             const SpinGuard guard(lock);
             for (; got < std::min(n, kBatch); ++got) {
-                bool clean;
+                bool clean = false;
                 batch[got] = alloc_locked(&clean);
                 if (batch[got] == nullptr)
                     break;
@@ -286,16 +301,23 @@ SpinLock& pool_lock() noexcept {
 page* dune_pages = page_array;
 
 page* dune_page_alloc(void) {
-    bool zeroed;
+    if (page* const pg = hot.pop(page_array)) [[likely]] {
+        __atomic_store_n(&pg->ref, 1, __ATOMIC_RELAXED);
+        return pg;
+    }
+    bool zeroed = false;
     const SpinGuard guard(lock);
     return alloc_locked(&zeroed);
 }
 
 void dune_page_release(page* pg) {
-    if (!in_pool(pg) || __atomic_load_n(&pg->ref, __ATOMIC_RELAXED) != 0)
+    if (!in_pool(pg) || __atomic_load_n(&pg->ref, __ATOMIC_RELAXED) != 0) [[unlikely]]
         backing().fatal("a page that is not in use was put back to the pool",
                         reinterpret_cast<std::uintptr_t>(pg));
+    if (hot.push(page_array, pg)) [[likely]]
+        return;
     const SpinGuard guard(lock);
+    drain_hot();
     free_locked(pg);
 }
 

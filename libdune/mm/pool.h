@@ -10,6 +10,8 @@
  * Pages come in chunks of 2 MiB, so that the nested page tables can map a chunk by one
  * entry. A chunk in use keeps a list of its free pages and a mark up to which it was ever
  * handed out; chunks with free pages are in a list. One empty chunk is kept, others go back.
+ * In front of the chunks a few pages that were freed last wait for the next allocation
+ * (hotpages.h).
  */
 #pragma once
 
@@ -59,6 +61,10 @@ page* page_alloc_big() noexcept;
 /** Is it a page of the pool that is in use? */
 bool page_is_live(const page* pg) noexcept;
 
+/** Page numbers count from 1, so that 0 is none. Atomic: hotpages.h may look at any page. */
+inline void set_next(page* pg, std::uint32_t number) noexcept {
+    __atomic_store_n(&pg->next, number, __ATOMIC_RELAXED);
+}
 inline page* page_at(std::uint32_t index) noexcept {
     return dune_pages + index;
 }
@@ -75,9 +81,13 @@ class PageList {
     PageList& operator=(const PageList&) = delete;
 
     void append(page* pg) noexcept {
-        pg->next = 0;
-        (head_ == 0 ? head_ : page_at(tail_ - 1)->next) = page_index(pg) + 1;
-        tail_ = page_index(pg) + 1;
+        const std::uint32_t number = page_index(pg) + 1;
+        set_next(pg, 0);
+        if (head_ == 0)
+            head_ = number;
+        else
+            set_next(page_at(tail_ - 1), number);
+        tail_ = number;
     }
     bool empty() const noexcept { return head_ == 0; }
     /** The page that was put in first. The list may not be empty. */

@@ -27,7 +27,7 @@ extern "C" {
 /** What the pool knows about one of its pages. */
 struct page {
     uint32_t ref;  /**< references; 0 while the page is free */
-    uint32_t next; /**< index of the next free page of the chunk */
+    uint32_t next; /**< number (index + 1) of the next page in a list of the pool */
     uint64_t priv; /**< the library's */
 };
 
