@@ -14,6 +14,8 @@ from .errors import MachineError
 FORMAT = 1
 BOOT_SECONDS = 300
 COMPLETE = "complete.json"
+BLOCK_KIB = 8192
+"""Granularity of the emulator's memory: the time of a start grows with the square of the number of blocks."""
 
 CONFIGURATION = """\
 plugin_ctrl: unmapped=true, biosdev=true, speaker=false, extfpuirq=false, parallel=false, serial=true
@@ -22,7 +24,7 @@ display_library: nogui
 romimage: file={bochs}/bios.bin, options=fastboot
 vgaromimage: file={bochs}/vgabios.bin
 vga: extension=vbe, update_freq=10, realtime=0
-memory: guest={ram}, host={ram}
+memory: guest={ram}, host={ram}, block_size={block}
 cpu: model={cpu}, count={cpus}, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1
 cpu: exclude_features="{without}"
 clock: sync=none, time0=1700000000, rtc_sync=0
@@ -61,7 +63,7 @@ class Snapshot:
     def key(self):
         """Names the state by all that it depends on."""
         parts = [FORMAT, bochs_build.identity(), self.kernel.release, self.archive.name, self.memory, self.request.cpus,
-                 self.request.cpu, self.command_line, CONFIGURATION, IMAGES]
+                 self.request.cpu, self.command_line, BLOCK_KIB, CONFIGURATION, IMAGES]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
     def is_whole(self):
@@ -110,7 +112,7 @@ class Snapshot:
         without = ["rdrand", "rdseed"]  # two runs shall not differ
         if self.request.cpu == "sapphire_rapids" and self.kernel.version == "6.1":
             without.append("fsrm")  # this kernel stops at boot in its own use of it
-        return CONFIGURATION.format(bochs=bochs, ram=self.memory + hole, cpu=self.request.cpu, cpus=self.request.cpus,
+        return CONFIGURATION.format(bochs=bochs, ram=self.memory + hole, block=BLOCK_KIB, cpu=self.request.cpu, cpus=self.request.cpus,
                                     without=",".join(without), work=work)
 
     def images(self, image, initrd_address):
