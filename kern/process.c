@@ -225,6 +225,7 @@ void dune_process_stats(struct dune_process *proc, struct dune_stats *st)
 {
 	struct dune_counters *sum = kzalloc(sizeof(*sum), GFP_KERNEL);
 	struct dune_vcpu *vcpu;
+	int i;
 
 	memset(st, 0, sizeof(*st));
 	st->size = sizeof(*st);
@@ -236,8 +237,10 @@ void dune_process_stats(struct dune_process *proc, struct dune_stats *st)
 		dune_counters_add(sum, &vcpu->count);
 	st->vcpus = proc->nr_vcpus;
 	mutex_unlock(&proc->vcpus_lock);
-	st->entries = sum->entries;
 	memcpy(st->exits, sum->exits, sizeof(st->exits));
+	/* Each entry ends with one exit. */
+	for (i = 0; i < DUNE_NR_EXITS; i++)
+		st->entries += sum->exits[i];
 	st->bounces = sum->bounces;
 	st->fast_calls = sum->fast_calls;
 	st->slow_calls = sum->slow_calls;

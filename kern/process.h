@@ -17,7 +17,6 @@ struct dune_vcpu;
 
 /* What the process counts by vCPU, so that nobody counts in another's cache line. */
 struct dune_counters {
-	u64 entries;
 	u64 exits[DUNE_NR_EXITS];
 	u64 bounces;
 	u64 fast_calls;

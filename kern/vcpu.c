@@ -63,7 +63,6 @@ static struct preempt_ops vcpu_preempt_ops = {
 
 static int vcpu_run(struct dune_vcpu *vcpu)
 {
-	u64 entries = vcpu->count.entries;
 	int ret;
 
 	if (vcpu->task != current || vcpu->proc->mm != current->mm)
@@ -72,7 +71,8 @@ static int vcpu_run(struct dune_vcpu *vcpu)
 		return -EBUSY;
 	vcpu->page->exit = 0;
 	vcpu->running = true;
-	vcpu->todo |= DUNE_TODO_LOAD;
+	vcpu->entered = false;
+	vcpu->todo |= DUNE_TODO_LOAD | DUNE_TODO_OPEN;
 	preempt_disable();
 	preempt_notifier_register(&vcpu->preempt);
 	preempt_enable();
@@ -83,7 +83,7 @@ static int vcpu_run(struct dune_vcpu *vcpu)
 	preempt_enable();
 	vcpu->running = false;
 	dune_syscall_restore(vcpu);
-	vcpu->page->progress = vcpu->count.entries != entries;
+	vcpu->page->progress = vcpu->entered;
 	return ret;
 }
 
@@ -236,7 +236,7 @@ int dune_vcpu_create(struct dune_process *proc)
 		return -ENOMEM;
 	}
 	init_waitqueue_head(&vcpu->wait);
-	vcpu->todo = DUNE_TODO_LOAD;
+	vcpu->todo = DUNE_TODO_LOAD | DUNE_TODO_OPEN;
 	vcpu->task = get_task_struct(current);
 	preempt_notifier_init(&vcpu->preempt, &vcpu_preempt_ops);
 	kref_get(&proc->ref);

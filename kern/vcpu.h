@@ -14,6 +14,7 @@
 
 /* dune_vcpu.todo: what has to be done before the next VM entry. */
 #define DUNE_TODO_LOAD BIT(0)	/* make the vCPU's state current on this CPU, whatever was there */
+#define DUNE_TODO_OPEN BIT(4)	/* no window is open: the engine's state is not accessible */
 #define DUNE_TODO_SET BIT(1)	/* page->set asks for something */
 #define DUNE_TODO_EVENT BIT(2)	/* an event waits to be injected */
 #define DUNE_TODO_WINDOW BIT(3)	/* an interrupt-window exit is armed */
@@ -29,6 +30,8 @@ struct dune_vcpu {
 	unsigned int todo;
 	wait_queue_head_t wait;		/* in HLT */
 	bool running;
+	bool entered;			/* the guest ran in this run */
+	int result;			/* of this run */
 	bool dead;
 	u64 gate_start, gate_size;	/* the page's, as they were when set */
 	u64 flush_gen;			/* proc->flush_gen of the last flush on the CPU we are on */

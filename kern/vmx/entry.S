@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The way into the guest and back.
+ * The way into the guest and back, round and round.
  *
- * int vmx_enter(struct vmx_vcpu *vmx, bool launched), interrupts off. Two of them: the plain one,
- * and vmx_enter_safe for CPUs whose bugs want something done at each entry and exit. run.c picks
- * one by static call, so that the plain one tests nothing.
+ * void vmx_loop(struct vmx_vcpu *vmx), interrupts off: enters the guest and calls vmx_turn() after
+ * each VM exit, until that says to leave. Two of them: the plain one, and vmx_loop_safe for CPUs
+ * whose bugs want something done at each entry and exit; vmx_run() picks one.
+ *
+ * The plain one leaves the guest's callee-saved registers where they are while C code runs, which
+ * keeps them as any function does; it loads them anew only when vmx_turn() says that they changed.
+ * The safe one leaves no value of the guest's in any register for the host to speculate with.
  */
 #include <linux/linkage.h>
 #include <asm/alternative.h>
@@ -16,25 +20,29 @@
 
 #include "entry.h"
 
-.macro LOAD_GUEST_REGS
+/* The registers that a C function keeps. */
+.macro LOAD_KEPT_REGS
+	mov REGS_RBX(%rdi), %rbx
+	mov REGS_RBP(%rdi), %rbp
+	mov REGS_R12(%rdi), %r12
+	mov REGS_R13(%rdi), %r13
+	mov REGS_R14(%rdi), %r14
+	mov REGS_R15(%rdi), %r15
+.endm
+
+.macro LOAD_SCRATCH_REGS
 	mov REGS_RAX(%rdi), %rax
 	mov REGS_RCX(%rdi), %rcx
 	mov REGS_RDX(%rdi), %rdx
-	mov REGS_RBX(%rdi), %rbx
-	mov REGS_RBP(%rdi), %rbp
 	mov REGS_RSI(%rdi), %rsi
 	mov REGS_R8(%rdi), %r8
 	mov REGS_R9(%rdi), %r9
 	mov REGS_R10(%rdi), %r10
 	mov REGS_R11(%rdi), %r11
-	mov REGS_R12(%rdi), %r12
-	mov REGS_R13(%rdi), %r13
-	mov REGS_R14(%rdi), %r14
-	mov REGS_R15(%rdi), %r15
 	mov REGS_RDI(%rdi), %rdi
 .endm
 
-/* Leaves vmx in %rax and regs in %rdi. */
+/* Leaves vmx in %rdi. RSP is HOST_RSP, where vmx_loop pushed it. */
 .macro SAVE_GUEST_REGS
 	push %rdi
 	mov 8(%rsp), %rdi
@@ -54,25 +62,29 @@
 	mov %r14, REGS_R14(%rdi)
 	mov %r15, REGS_R15(%rdi)
 	pop REGS_RDI(%rdi)
-	pop %rax
+	mov (%rsp), %rdi
 .endm
 
-/* No value of the guest's is left for the host to speculate with; the others are popped. */
-.macro CLEAR_SCRATCH
+.macro CLEAR_GUEST_REGS
+	xor %eax, %eax
 	xor %ecx, %ecx
 	xor %edx, %edx
+	xor %ebx, %ebx
+	xor %ebp, %ebp
 	xor %esi, %esi
-	xor %edi, %edi
 	xor %r8d, %r8d
 	xor %r9d, %r9d
 	xor %r10d, %r10d
 	xor %r11d, %r11d
+	xor %r12d, %r12d
+	xor %r13d, %r13d
+	xor %r14d, %r14d
+	xor %r15d, %r15d
 .endm
 
-.macro VMX_ENTER name, exit, safe
+.macro VMX_LOOP name, exit, safe
 SYM_FUNC_START(\name)
 	push %rbp
-	mov %rsp, %rbp
 	push %rbx
 	push %r12
 	push %r13
@@ -80,8 +92,17 @@ SYM_FUNC_START(\name)
 	push %r15
 	push %rdi
 	cmp %rsp, VMX_OFF_HOST_RSP(%rdi)
-	jne .Lrsp\@
-.Lrsp_done\@:
+	je .Lenter\@
+	mov %rsp, VMX_OFF_HOST_RSP(%rdi)
+	mov $VMCS_HOST_RSP, %eax
+	vmwrite %rsp, %rax
+
+.Lenter\@:
+	mov VMX_OFF_REGS(%rdi), %rax
+	xchg %rax, %rdi
+	LOAD_KEPT_REGS
+	xchg %rax, %rdi
+.Lenter_kept\@:
 	/* CR2 is not in the VMCS. Host page faults change it, so it is written when it differs. */
 	mov VMX_OFF_CR2(%rdi), %rax
 	mov %cr2, %rcx
@@ -91,11 +112,11 @@ SYM_FUNC_START(\name)
 	.if \safe
 	call vmx_guard_entry
 	.endif
-	test %sil, %sil
+	cmpb $0, VMX_OFF_LAUNCHED(%rdi)
 	mov VMX_OFF_REGS(%rdi), %rdi
-	LOAD_GUEST_REGS
+	LOAD_SCRATCH_REGS
 	UNWIND_HINT_SAVE
-	jz .Llaunch\@
+	je .Llaunch\@
 	vmresume
 	jmp .Lfail\@
 .Llaunch\@:
@@ -108,49 +129,49 @@ SYM_INNER_LABEL(\exit, SYM_L_GLOBAL)
 	ENDBR
 	SAVE_GUEST_REGS
 	mov %cr2, %rcx
-	mov %rcx, VMX_OFF_CR2(%rax)
+	mov %rcx, VMX_OFF_CR2(%rdi)
 	.if \safe
+	CLEAR_GUEST_REGS
 	/* Before the first RET: none may be predicted from the guest's return stack. */
 	FILL_RETURN_BUFFER %rcx, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT, X86_FEATURE_RSB_VMEXIT_LITE
+	call vmx_guard_exit
 	.endif
-	CLEAR_SCRATCH
-	xor %eax, %eax
-.Lout\@:
+	call vmx_turn
+.Lturned\@:
+	mov (%rsp), %rdi
+	test %eax, %eax
+	.if \safe
+	jns .Lenter\@
+	.else
+	je .Lenter_kept\@
+	jns .Lenter\@
+	.endif
+	pop %rdi
 	pop %r15
 	pop %r14
 	pop %r13
 	pop %r12
 	pop %rbx
 	pop %rbp
-	.if \safe
-	jmp vmx_guard_exit
-	.else
 	RET
-	.endif
 
-.Lrsp\@:
-	mov %rsp, VMX_OFF_HOST_RSP(%rdi)
-	mov $VMCS_HOST_RSP, %eax
-	vmwrite %rsp, %rax
-	jmp .Lrsp_done\@
 .Lcr2\@:
 	mov %rax, %cr2
 	jmp .Lcr2_done\@
 .Lfail\@:
-	/* VMfail: nothing of the guest ran, the registers are as we loaded them. */
-	pop %rdi
-	CLEAR_SCRATCH
-	mov $1, %eax
-	jmp .Lout\@
+	/* VMfail: nothing of the guest ran. */
+	mov (%rsp), %rdi
+	call vmx_turn_failed
+	jmp .Lturned\@
 SYM_FUNC_END(\name)
 .endm
 
 .section .text, "ax"
 
-VMX_ENTER vmx_enter, vmx_exit_point, 0
-VMX_ENTER vmx_enter_safe, vmx_exit_point_safe, 1
+VMX_LOOP vmx_loop, vmx_exit_point, 0
+VMX_LOOP vmx_loop_safe, vmx_exit_point_safe, 1
 
-/* Before an entry. Keeps %rdi and %rsi. */
+/* Before an entry. Keeps %rdi, and the guest's registers that are loaded already. */
 SYM_FUNC_START_LOCAL(vmx_guard_entry)
 	testl $VMX_MIT_L1D, vmx_mitigations(%rip)
 	jz 1f
@@ -166,16 +187,14 @@ SYM_FUNC_START_LOCAL(vmx_guard_entry)
 	RET
 SYM_FUNC_END(vmx_guard_entry)
 
-/* After an exit, with the caller's frame gone: returns to vmx_enter's caller. Keeps %eax. */
+/* After an exit. Keeps %rdi. */
 SYM_FUNC_START_LOCAL(vmx_guard_exit)
 	testl $VMX_MIT_IBRS, vmx_mitigations(%rip)
 	jz 1f
 	/* IBRS that is not enhanced takes effect anew with each write after a change of mode. */
-	mov %eax, %r8d
 	mov $MSR_IA32_SPEC_CTRL, %ecx
 	rdmsr
 	wrmsr
-	mov %r8d, %eax
 1:	testl $VMX_MIT_BHB, vmx_mitigations(%rip)
 	jz 5f
 	/* Taken branches enough to push the guest's out of the history buffer (Intel's BHI paper). */
@@ -188,8 +207,5 @@ SYM_FUNC_START_LOCAL(vmx_guard_exit)
 	dec %ecx
 	jnz 2b
 5:	lfence
-	xor %ecx, %ecx
-	xor %edx, %edx
-	xor %r8d, %r8d
 	RET
 SYM_FUNC_END(vmx_guard_exit)

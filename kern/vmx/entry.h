@@ -6,6 +6,7 @@
 #define VMX_OFF_REGS 0
 #define VMX_OFF_HOST_RSP 8
 #define VMX_OFF_CR2 16
+#define VMX_OFF_LAUNCHED 24
 
 #define REGS_RAX 0x00
 #define REGS_RCX 0x08

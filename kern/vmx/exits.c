@@ -77,7 +77,13 @@ static enum vmx_next exit_slow_call(struct vmx_vcpu *vmx)
 	return to_user(vmx, DUNE_EXIT_SYSCALL);
 }
 
-static enum vmx_next exit_hypercall(struct vmx_vcpu *vmx)
+/**
+ * vmx_handle_hypercall() - a VMCALL that the module does not answer with a system call
+ * @vmx: the vCPU; its VMCS is current
+ *
+ * Return: what is to be done next.
+ */
+enum vmx_next vmx_handle_hypercall(struct vmx_vcpu *vmx)
 {
 	switch (READ_ONCE(vmx->regs->rax)) {
 	case DUNE_HC_LEAVE:
@@ -92,27 +98,17 @@ static enum vmx_next exit_hypercall(struct vmx_vcpu *vmx)
 	return exit_slow_call(vmx);
 }
 
-static __always_inline enum vmx_next exit_vmcall(struct vmx_vcpu *vmx)
+/**
+ * vmx_vmcall_from_ring3() - refuse a VMCALL that comes from ring 3
+ * @vmx: the vCPU; its VMCS is current
+ *
+ * Return: VMX_AGAIN if it does, with #UD queued, else VMX_CALL.
+ */
+enum vmx_next vmx_vmcall_from_ring3(struct vmx_vcpu *vmx)
 {
-	struct dune_vcpu *vcpu = &vmx->vcpu;
-	u64 rip = vmcs_readl(GUEST_RIP), nr;
-
-	/* Ring 3 may not call. Where the caller stands saves the look at its privilege level. */
-	if (unlikely(rip - vcpu->gate_start >= vcpu->gate_size) &&
-	    vmcs_read32(GUEST_SS_AR_BYTES) >> 5 & 3)
+	if (vmcs_read32(GUEST_SS_AR_BYTES) >> 5 & 3)
 		return refuse(vmx, X86_TRAP_UD);
-	vmcs_writel(GUEST_RIP, rip + 3);
-	nr = READ_ONCE(vmx->regs->rax);
-	switch (dune_syscall_way(vcpu, nr)) {
-	case DUNE_CALL_FAST:
-		return VMX_CALL;
-	case DUNE_CALL_NONE:
-		vmx->regs->rax = -ENOSYS;
-		return VMX_AGAIN;
-	case DUNE_CALL_SLOW:
-		break;
-	}
-	return nr >= DUNE_HC_BASE ? exit_hypercall(vmx) : exit_slow_call(vmx);
+	return VMX_CALL;
 }
 
 static enum vmx_next exit_ept_violation(struct vmx_vcpu *vmx)
@@ -177,7 +173,7 @@ static enum vmx_next exit_cr(struct vmx_vcpu *vmx)
 		vmx->cr8 = val;
 	}
 	vmx_skip(vmx);
-	return VMX_AGAIN;
+	return VMX_CHANGED;
 }
 
 /* SDM table 28-4. No breakpoint can be armed: the registers read back, and that is all. */
@@ -203,7 +199,7 @@ static enum vmx_next exit_dr(struct vmx_vcpu *vmx)
 			vmx->db[dr] = val;
 	}
 	vmx_skip(vmx);
-	return VMX_AGAIN;
+	return VMX_CHANGED;
 }
 
 static enum vmx_next exit_rdmsr(struct vmx_vcpu *vmx)
@@ -307,7 +303,7 @@ static noinline enum vmx_next exit_rare(struct vmx_vcpu *vmx, u32 reason)
 }
 
 /**
- * vmx_handle_exit() - handle a VM exit as far as the VMCS is needed for it
+ * vmx_handle_exit() - handle a VM exit that is no VMCALL as far as the VMCS is needed for it
  * @vmx: the vCPU
  * @reason: the exit reason
  *
@@ -317,8 +313,6 @@ static noinline enum vmx_next exit_rare(struct vmx_vcpu *vmx, u32 reason)
  */
 enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason)
 {
-	if (likely(reason == EXIT_REASON_VMCALL))
-		return exit_vmcall(vmx);
 	if (reason == EXIT_REASON_EPT_VIOLATION)
 		return exit_ept_violation(vmx);
 	if (reason == EXIT_REASON_EXTERNAL_INTERRUPT)
@@ -326,7 +320,7 @@ enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason)
 	if (reason == EXIT_REASON_CPUID) {
 		vmx_cpuid(vmx->regs);
 		vmx_skip(vmx);
-		return VMX_AGAIN;
+		return VMX_CHANGED;
 	}
 	return exit_rare(vmx, reason);
 }

@@ -136,30 +136,27 @@ bool vmx_open(struct vmx_vcpu *vmx)
 	}
 	/* What another vCPU of ours left current needs no putting back. */
 	vmx->foreign = found != VMX_NO_VMCS && found != c->current_pa && found != vmx->vmcs_pa;
+	vmx->put_back = vmx->foreign || vmx_transient;
 	c->window_foreign = found;
 	if (!vmx->foreign)
 		c->current_pa = vmx->vmcs_pa;
-	vmx->open = true;
+	vmx->vcpu.todo &= ~DUNE_TODO_OPEN;
 	if (unlikely(!vmx->ready))
 		vmx_vmcs_init(vmx);
 	return true;
 }
 
 /**
- * vmx_close() - end a window
+ * vmx_close_slow() - end a window that something has to be put back after
  * @vmx: the vCPU that vmx_open() was called for
  *
- * The VMCS stays current if nothing else was.
- *
- * Context: interrupts off since vmx_open().
+ * Context: interrupts off since vmx_open(). Called by vmx_close().
  */
-void vmx_close(struct vmx_vcpu *vmx)
+void vmx_close_slow(struct vmx_vcpu *vmx)
 {
 	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
 
-	if (likely(!vmx_transient && !vmx->foreign))
-		return;
-	vmx->open = false;
+	vmx->vcpu.todo |= DUNE_TODO_OPEN;
 	if (vmx_transient) {
 		/* SDM 25.11.1: no VMCS may be active over VMXOFF. */
 		vmx_clear_here(vmx);
@@ -253,7 +250,7 @@ void vmx_leave_cpu(struct vmx_vcpu *vmx)
 		vmx_put_tables(vmx);
 		c->loaded = NULL;
 	}
-	vmx->open = false;
+	vmx->vcpu.todo |= DUNE_TODO_OPEN;
 	cpumask_clear_cpu(raw_smp_processor_id(), vmx->vcpu.proc->cpus);
 	local_irq_restore(flags);
 }

@@ -9,7 +9,6 @@
 #include <linux/hw_breakpoint.h>
 #include <linux/irqflags.h>
 #include <linux/sched.h>
-#include <linux/static_call.h>
 #include <asm/debugreg.h>
 #include <asm/desc.h>
 #include <asm/fsgsbase.h>
@@ -19,15 +18,6 @@
 #include "../trace.h"
 
 #define BOUNCE_WORK (EXIT_TO_USER_MODE_WORK | _TIF_NEED_FPU_LOAD)
-
-DEFINE_STATIC_CALL(vmx_enter_call, vmx_enter);
-
-/** vmx_run_init() - choose the way in */
-void __init vmx_run_init(void)
-{
-	if (vmx_use_safe_entry)
-		static_call_update(vmx_enter_call, vmx_enter_safe);
-}
 
 static unsigned long host_fs_base(void)
 {
@@ -87,7 +77,7 @@ static bool vmx_window(struct vmx_vcpu *vmx)
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	bool moved = false;
 
-	if (likely(vmx->open && !(vcpu->todo & DUNE_TODO_LOAD)))
+	if (!(vcpu->todo & (DUNE_TODO_OPEN | DUNE_TODO_LOAD)))
 		return false;
 	while (!vmx_open(vmx)) {
 		local_irq_enable();
@@ -179,21 +169,23 @@ static void vmx_rseq(struct vmx_vcpu *vmx)
 		dune_rseq_aborted(&cs);
 }
 
+/* Out of the loop: the time from here on is the kernel's own. Interrupts off, then on. */
+static int vmx_leave(struct vmx_vcpu *vmx)
+{
+	vmx_close(vmx);
+	current->flags &= ~PF_VCPU;
+	local_irq_enable();
+	return VMX_LOOP_LEAVE;
+}
+
 static noinline int vmx_bounce(struct vmx_vcpu *vmx)
 {
-	local_irq_enable();
+	vmx_leave(vmx);
 	vmx_rseq(vmx);
 	vmx->vcpu.page->exit = DUNE_EXIT_BOUNCE;
 	vmx->vcpu.count.bounces++;
 	trace_dune_bounce(&vmx->vcpu, READ_ONCE(current_thread_info()->flags));
-	return 0;
-}
-
-/* A VMfail: nothing ran. */
-static noinline enum vmx_next vmx_enter_failed(struct vmx_vcpu *vmx)
-{
-	vmx_die(vmx, ~0u);
-	return VMX_USER;
+	return VMX_LOOP_LEAVE;
 }
 
 static void vmx_mirror(struct vmx_vcpu *vmx)
@@ -212,6 +204,166 @@ static void vmx_mirror(struct vmx_vcpu *vmx)
 	/* -ENOMEM: the guest tries again, as a page fault of Linux' does. */
 }
 
+static noinline int vmx_not_ready(struct vmx_vcpu *vmx);
+
+/*
+ * The last look before an entry: interrupts are off, so what comes after it ends the guest mode
+ * that it just missed. Returns what entry.S is to do.
+ */
+static __always_inline int vmx_ready_to_enter(struct vmx_vcpu *vmx, int how)
+{
+	struct dune_vcpu *vcpu = &vmx->vcpu;
+	unsigned long cr4;
+
+	if (unlikely(READ_ONCE(current_thread_info()->flags) & BOUNCE_WORK))
+		return vmx_bounce(vmx);
+	if (unlikely(vcpu->todo || READ_ONCE(vcpu->page->pending_any)))
+		return vmx_not_ready(vmx);
+	if (unlikely(vcpu->flush_gen != READ_ONCE(vcpu->proc->flush_gen)))
+		vmx_flush(vmx);
+	asm volatile("mov %%cr4, %0" : "=r"(cr4));
+	UPDATE_HOST(vmx->host_cr4, HOST_CR4, cr4);
+	trace_dune_entry(vcpu);
+	return how;
+}
+
+static noinline int vmx_not_ready(struct vmx_vcpu *vmx)
+{
+	struct dune_vcpu *vcpu = &vmx->vcpu;
+
+	for (;;) {
+		switch (vmx_prepare(vmx, &vcpu->result)) {
+		case VMX_REFUSED:
+		case VMX_DEAD:
+			return vmx_leave(vmx);
+		case VMX_LOOK_AGAIN:
+			if (READ_ONCE(current_thread_info()->flags) & BOUNCE_WORK)
+				return vmx_bounce(vmx);
+			continue;
+		case VMX_READY:
+			break;
+		}
+		break;
+	}
+	if (vcpu->flush_gen != READ_ONCE(vcpu->proc->flush_gen))
+		vmx_flush(vmx);
+	UPDATE_HOST(vmx->host_cr4, HOST_CR4, __read_cr4());
+	trace_dune_entry(vcpu);
+	return VMX_LOOP_RELOAD;
+}
+
+/* What an exit wants that cannot be done with interrupts off. */
+static noinline int vmx_slow_turn(struct vmx_vcpu *vmx, enum vmx_next next)
+{
+	vmx_close(vmx);
+	if (next == VMX_IRQ) {
+		/* The interrupt is taken at the end of the shadow of this STI, as the guest's time. */
+		local_irq_enable();
+		asm volatile("nop");
+		current->flags &= ~PF_VCPU;
+	} else {
+		current->flags &= ~PF_VCPU;
+		local_irq_enable();
+	}
+	if (next == VMX_USER)
+		return VMX_LOOP_LEAVE;
+	if (next == VMX_FAULT)
+		vmx_mirror(vmx);
+	else if (next == VMX_WAIT)
+		dune_vcpu_wait(&vmx->vcpu);
+	local_irq_disable();
+	current->flags |= PF_VCPU;
+	return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
+}
+
+static __always_inline int vmx_call(struct vmx_vcpu *vmx)
+{
+	vmx_close(vmx);
+	current->flags &= ~PF_VCPU;
+	local_irq_enable();
+	if (unlikely(dune_syscall_fast(&vmx->vcpu))) {
+		vmx_sync_regs(vmx);
+		return VMX_LOOP_LEAVE;
+	}
+	local_irq_disable();
+	current->flags |= PF_VCPU;
+	return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);
+}
+
+static noinline int vmx_other_turn(struct vmx_vcpu *vmx, enum vmx_next next)
+{
+	if (next > VMX_CHANGED)
+		return vmx_slow_turn(vmx, next);
+	return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
+}
+
+static noinline int vmx_turn_exit(struct vmx_vcpu *vmx, u32 reason)
+{
+	enum vmx_next next = vmx_handle_exit(vmx, reason);
+
+	return vmx_other_turn(vmx, next);
+}
+
+/**
+ * vmx_turn() - after a VM exit
+ * @vmx: the vCPU
+ *
+ * Context: called by entry.S with interrupts off, right after the exit.
+ *
+ * Return: VMX_LOOP_ENTER or VMX_LOOP_RELOAD with interrupts off, or VMX_LOOP_LEAVE with them on.
+ */
+int vmx_turn(struct vmx_vcpu *vmx)
+{
+	struct dune_vcpu *vcpu = &vmx->vcpu;
+	enum vmx_next next;
+	u64 rip, nr;
+	u32 reason;
+
+	/* The exit disarmed the host's breakpoints (SDM 28.5.1). */
+	if (unlikely(hw_breakpoint_active()))
+		set_debugreg(__this_cpu_read(cpu_dr7), 7);
+	vmx->launched = true;
+	reason = vmcs_read32(VM_EXIT_REASON);
+	trace_dune_exit(vcpu, reason);
+	if (unlikely(reason != EXIT_REASON_VMCALL)) {
+		if (likely(reason < DUNE_NR_EXITS))
+			vcpu->count.exits[reason]++;
+		return vmx_turn_exit(vmx, reason);
+	}
+	vcpu->count.exits[EXIT_REASON_VMCALL]++;
+	/* Ring 3 may not call. Where the caller stands saves the look at its privilege level. */
+	rip = vmcs_readl(GUEST_RIP);
+	if (unlikely(rip - vcpu->gate_start >= vcpu->gate_size)) {
+		next = vmx_vmcall_from_ring3(vmx);
+		if (next != VMX_CALL)
+			return vmx_other_turn(vmx, next);
+	}
+	vmcs_writel(GUEST_RIP, rip + 3);
+	nr = READ_ONCE(vmx->regs->rax);
+	switch (dune_syscall_way(vcpu, nr)) {
+	case DUNE_CALL_FAST:
+		return vmx_call(vmx);
+	case DUNE_CALL_NONE:
+		vmx->regs->rax = -ENOSYS;
+		return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);
+	case DUNE_CALL_SLOW:
+		break;
+	}
+	return vmx_other_turn(vmx, vmx_handle_hypercall(vmx));
+}
+
+/**
+ * vmx_turn_failed() - after a VM entry that did not happen (VMfail)
+ * @vmx: the vCPU
+ *
+ * Return: VMX_LOOP_LEAVE.
+ */
+int vmx_turn_failed(struct vmx_vcpu *vmx)
+{
+	vmx_die(vmx, ~0u);
+	return vmx_leave(vmx);
+}
+
 /**
  * vmx_run() - the engine's run operation
  * @vcpu: the calling thread's
@@ -222,86 +374,24 @@ static void vmx_mirror(struct vmx_vcpu *vmx)
  */
 int vmx_run(struct dune_vcpu *vcpu)
 {
-	struct thread_info *ti = current_thread_info();
-	struct dune_vcpu_page *page = vcpu->page;
 	struct vmx_vcpu *vmx = to_vmx(vcpu);
-	struct task_struct *task = current;
-	enum vmx_next next;
-	unsigned long cr4;
-	int err = 0;
-	u32 reason;
+	u32 set = READ_ONCE(vcpu->page->set);
 
-	if (READ_ONCE(page->set))
+	if (set)
 		vcpu->todo |= DUNE_TODO_SET;
-	vmx->repaired = false;
-	if (vcpu->dead && !(READ_ONCE(page->set) & DUNE_SET_RESET))
+	if (vcpu->dead && !(set & DUNE_SET_RESET))
 		return -EIO;
-	for (;;) {
-		local_irq_disable();
-		if (unlikely(READ_ONCE(ti->flags) & BOUNCE_WORK))
-			return vmx_bounce(vmx);
-		if (unlikely(vcpu->todo || !vmx->open || READ_ONCE(page->pending_any))) {
-			enum vmx_ready ready = vmx_prepare(vmx, &err);
-
-			if (ready != VMX_READY) {
-				vmx_close(vmx);
-				local_irq_enable();
-				if (ready == VMX_LOOK_AGAIN)
-					continue;
-				return err;
-			}
-		}
-		if (unlikely(vcpu->flush_gen != READ_ONCE(vcpu->proc->flush_gen)))
-			vmx_flush(vmx);
-		asm volatile("mov %%cr4, %0" : "=r"(cr4));
-		UPDATE_HOST(vmx->host_cr4, HOST_CR4, cr4);
-		trace_dune_entry(vcpu);
-
-		/* So that the tick counts this time as the guest's, which is the process' own. */
-		task->flags |= PF_VCPU;
-		if (unlikely(static_call(vmx_enter_call)(vmx, vmx->launched))) {
-			next = vmx_enter_failed(vmx);
-			reason = 0;
-		} else {
-			vmx->launched = true;
-			vcpu->count.entries++;
-			/* The exit disarmed the host's breakpoints (SDM 28.5.1). */
-			if (unlikely(hw_breakpoint_active()))
-				set_debugreg(__this_cpu_read(cpu_dr7), 7);
-			reason = vmcs_read32(VM_EXIT_REASON);
-			if (likely(reason < DUNE_NR_EXITS))
-				vcpu->count.exits[reason]++;
-			next = vmx_handle_exit(vmx, reason);
-		}
-		vmx_close(vmx);
-		if (next == VMX_IRQ) {
-			/* The interrupt is taken at the end of the shadow of this STI. */
-			local_irq_enable();
-			asm volatile("nop");
-			task->flags &= ~PF_VCPU;
-			trace_dune_exit(vcpu, reason);
-			continue;
-		}
-		task->flags &= ~PF_VCPU;
-		local_irq_enable();
-		trace_dune_exit(vcpu, reason);
-		switch (next) {
-		case VMX_CALL:
-			if (likely(!dune_syscall_fast(vcpu)))
-				continue;
-			vmx_sync_regs(vmx);
-			break;
-		case VMX_FAULT:
-			vmx_mirror(vmx);
-			continue;
-		case VMX_WAIT:
-			dune_vcpu_wait(vcpu);
-			continue;
-		case VMX_USER:
-			break;
-		default:
-			continue;
-		}
-		return 0;
-	}
+	vmx->repaired = false;
+	vcpu->result = 0;
+	local_irq_disable();
+	/* So that the tick counts the guest's time as the process' own. */
+	current->flags |= PF_VCPU;
+	if (vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD) == VMX_LOOP_LEAVE)
+		return vcpu->result;
+	vcpu->entered = true;
+	if (vmx_use_safe_entry)
+		vmx_loop_safe(vmx);
+	else
+		vmx_loop(vmx);
+	return vcpu->result;
 }

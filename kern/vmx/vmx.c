@@ -183,6 +183,7 @@ int __init dune_vmx_init(void)
 	BUILD_BUG_ON(offsetof(struct vmx_vcpu, regs) != VMX_OFF_REGS);
 	BUILD_BUG_ON(offsetof(struct vmx_vcpu, host_rsp) != VMX_OFF_HOST_RSP);
 	BUILD_BUG_ON(offsetof(struct vmx_vcpu, cr2) != VMX_OFF_CR2);
+	BUILD_BUG_ON(offsetof(struct vmx_vcpu, launched) != VMX_OFF_LAUNCHED);
 	BUILD_BUG_ON(offsetof(struct dune_regs, rax) != REGS_RAX);
 	BUILD_BUG_ON(offsetof(struct dune_regs, rdi) != REGS_RDI);
 	BUILD_BUG_ON(offsetof(struct dune_regs, r15) != REGS_R15);
@@ -197,7 +198,6 @@ int __init dune_vmx_init(void)
 		return ret;
 	vmx_msr_bitmap_init();
 	vmx_engine_init();
-	vmx_run_init();
 	return 0;
 }
 

@@ -25,6 +25,7 @@ struct vmx_vcpu {
 	struct dune_regs *regs;		/* = vcpu.page->regs */
 	unsigned long host_rsp;		/* what HOST_RSP holds */
 	unsigned long cr2;		/* the guest's */
+	bool launched;
 
 	struct dune_vcpu vcpu;
 
@@ -35,9 +36,8 @@ struct vmx_vcpu {
 	int cpu;			/* where the VMCS is active, or -1 */
 	int host_cpu;			/* whose host state the VMCS holds, or -1 */
 	bool ready;			/* the VMCS has been filled */
-	bool launched;
-	bool open;			/* VMCS accesses work here and now */
-	bool foreign;			/* KVM's VMCS has to be put back after each window */
+	bool foreign;			/* KVM's VMCS was current, and is after each window */
+	bool put_back;			/* that, or VMX has to be turned off */
 	bool tables_dirty;		/* GDT, IDT and TSS limits are not the host's now */
 	bool repaired;			/* a refused guest state, in this run */
 	bool triple_fault;
@@ -98,11 +98,18 @@ int vmx_caps_init(bool allow_unsafe);
 int vmx_own_init(void);
 void vmx_own_exit(void);
 bool vmx_open(struct vmx_vcpu *vmx);
-void vmx_close(struct vmx_vcpu *vmx);
+void vmx_close_slow(struct vmx_vcpu *vmx);
 void vmx_leave_cpu(struct vmx_vcpu *vmx);
 void vmx_clear(struct vmx_vcpu *vmx);
 void vmx_msrs_load(struct vmx_vcpu *vmx);
 void vmx_msrs_put(void);
+
+/* Ends a window. The VMCS stays current if nothing else was. Interrupts off since vmx_open(). */
+static __always_inline void vmx_close(struct vmx_vcpu *vmx)
+{
+	if (unlikely(vmx->put_back && !(vmx->vcpu.todo & DUNE_TODO_OPEN)))
+		vmx_close_slow(vmx);
+}
 
 /* vmcs.c */
 void vmx_vmcs_init(struct vmx_vcpu *vmx);
@@ -119,6 +126,7 @@ void vmx_inject(struct vmx_vcpu *vmx);
 /* exits.c: what a VM exit wants next */
 enum vmx_next {
 	VMX_AGAIN,		/* enter again */
+	VMX_CHANGED,		/* enter again, with registers that we changed */
 	VMX_IRQ,		/* take the interrupt that made it exit, then enter again */
 	VMX_CALL,		/* a system call for the module */
 	VMX_FAULT,		/* an EPT violation */
@@ -126,6 +134,8 @@ enum vmx_next {
 	VMX_USER,		/* to user space: page->exit is set */
 };
 enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason);
+enum vmx_next vmx_handle_hypercall(struct vmx_vcpu *vmx);
+enum vmx_next vmx_vmcall_from_ring3(struct vmx_vcpu *vmx);
 void vmx_store_regs(struct vmx_vcpu *vmx);
 void vmx_skip(struct vmx_vcpu *vmx);
 
@@ -143,12 +153,16 @@ bool vmx_ept_zap(struct dune_process *proc, u64 start, u64 end, struct list_head
 bool vmx_ept_young(struct dune_process *proc, u64 start, u64 end, bool clear, bool *flush);
 
 /* run.c */
-void vmx_run_init(void);
 int vmx_run(struct dune_vcpu *vcpu);
 
-/* entry.S: 0 after a VM exit, else the entry failed (VMfail) */
-int vmx_enter(struct vmx_vcpu *vmx, bool launched);
-int vmx_enter_safe(struct vmx_vcpu *vmx, bool launched);
+/* entry.S: how vmx_turn() tells it to go on */
+#define VMX_LOOP_ENTER 0	/* the registers in memory are those in the CPU */
+#define VMX_LOOP_RELOAD 1	/* they are not */
+#define VMX_LOOP_LEAVE -1
+void vmx_loop(struct vmx_vcpu *vmx);
+void vmx_loop_safe(struct vmx_vcpu *vmx);
+int vmx_turn(struct vmx_vcpu *vmx);
+int vmx_turn_failed(struct vmx_vcpu *vmx);
 extern const char vmx_exit_point[], vmx_exit_point_safe[];
 extern bool vmx_use_safe_entry;
 
