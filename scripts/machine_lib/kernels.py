@@ -14,12 +14,15 @@ from .apt import Apt
 from .console import call, say
 from .errors import MachineError
 
-# What the machine is called on the command line: the suites that have it and the names of its packages.
+# By the name on the command line: the suites that have the kernel, the names of its packages, and the compiler that
+# modules are built with (None: the one of those suites, in toolchain.py's root directory).
 KNOWN = {
-    "6.1": ("bookworm", r"linux-image-(6\.1\.0-(\d+)-cloud-amd64)"),
-    "6.12": ("bookworm", r"linux-image-(6\.12\.(\d+)\+deb12-cloud-amd64)"),
-    "7.3": ("trixie", r"linux-image-(7\.3\.(\d+)\+deb13-cloud-amd64)"),
+    "6.1": ("bookworm", r"linux-image-(6\.1\.0-(\d+)-cloud-amd64)", "gcc-12"),
+    "6.12": ("bookworm", r"linux-image-(6\.12\.(\d+)\+deb12-cloud-amd64)", "gcc-12"),
+    "7.3": ("trixie", r"linux-image-(7\.3\.(\d+)\+deb13-cloud-amd64)", None),
 }
+IMAGE_PARTS = "image|binary|modules"
+"""From 7.0 on Debian splits the package with the image."""
 DEFAULT = "6.1"
 HOST = "host"
 
@@ -33,11 +36,11 @@ class Kernel:
 
     def __init__(self, version):
         self.version = version
-        self.family = KNOWN[version][0]
+        self.family, _, self.compiler = KNOWN[version]
         self.directory = paths.cache() / "kernels" / version
         self.release = (self.directory / "release").read_text().strip()
         self.root = self.directory / "root"
-        self.image = self.root / f"boot/vmlinuz-{self.release}"
+        self.image = self.directory / "vmlinuz"
         self.vmlinux = self.directory / "vmlinux"
         self.modules = self.root / f"lib/modules/{self.release}"
         self.headers = self.root / f"usr/src/linux-headers-{self.release}"
@@ -106,7 +109,7 @@ def fetch(version):
     apt = Apt(KNOWN[version][0])
     release = newest(version, apt)
     say(f"fetching kernel {release}")
-    image = apt.candidates([f"linux-image-{release}"])
+    image = apt.candidates(apt.names(rf"linux-({IMAGE_PARTS})-{re.escape(release)}"))
     headers = [package for package in apt.closure([f"linux-headers-{release}"])
                if package[0].startswith(("linux-headers-", "linux-kbuild-"))]
     trees = apt.unpacked(image + headers)
@@ -118,7 +121,12 @@ def fetch(version):
             call(["cp", "-a", f"{tree}/.", root], f"cannot copy {tree.name}")
         merge_usr(root)
         relocate_headers(root, directory / "root")
-        decompress(root / f"boot/vmlinuz-{release}", target / "vmlinux")
+        places = [root / f"boot/vmlinuz-{release}", root / f"lib/modules/{release}/vmlinuz"]
+        image = next((place for place in places if place.exists()), None)
+        if image is None:
+            raise MachineError(f"the packages of kernel {release} hold no image")
+        image.rename(target / "vmlinuz")
+        decompress(target / "vmlinuz", target / "vmlinux")
         unpack_modules(root / f"lib/modules/{release}")
         call(["depmod", "-b", root, release], "cannot index the kernel's modules")
         (target / "release").write_text(release + "\n")

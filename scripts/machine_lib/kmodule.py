@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 
-from . import paths
+from . import paths, toolchain
 from .console import call, say
 from .errors import MachineError
 
@@ -49,8 +49,7 @@ def ensure(kernel):
             stamp.unlink(missing_ok=True)
             say(f"building dune.ko for {kernel.release}")
             copy_sources(build)
-            call(["make", "-C", kernel.headers, f"M={build}", f"-j{os.cpu_count()}", *arguments, "modules"],
-                 f"cannot build dune.ko for {kernel.release}", build / "log")
+            call(make_command(kernel, build, arguments), f"cannot build dune.ko for {kernel.release}", build / "log")
             stamp.write_text(wanted)
     return module
 
@@ -72,10 +71,15 @@ def copy_sources(build):
 
 def make_arguments(kernel):
     """Kbuild's variables for a kernel; BTF of modules would need the kernel's own uncompressed image."""
-    return ["CONFIG_DEBUG_INFO_BTF_MODULES=", f"CC={compiler(kernel)}"]
+    compiler = [f"CC={kernel.compiler}"] if kernel.compiler else []
+    return ["CONFIG_DEBUG_INFO_BTF_MODULES=", *compiler]
 
 
-def compiler(kernel):
-    """The compiler that built the kernel."""
-    del kernel
-    return "gcc-12"
+def make_command(kernel, build, arguments):
+    """The command line that builds the module, where the kernel's compiler is."""
+    make = ["make", "-C", kernel.headers, f"M={build}", f"-j{os.cpu_count()}", *arguments, "modules"]
+    if kernel.compiler:
+        return make
+    root = toolchain.ensure(kernel.family)
+    toolchain.check(root)
+    return toolchain.enter(root, [kernel.directory, build], make)

@@ -155,7 +155,8 @@ def add_modules(writer, kernel, work):
         (place / path).parent.mkdir(parents=True, exist_ok=True)
         os.link(kernel.modules / path, place / path)
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
-        (place / name).write_bytes((kernel.modules / name).read_bytes())
+        if (kernel.modules / name).exists():
+            (place / name).write_bytes((kernel.modules / name).read_bytes())
     call(["depmod", "-b", work / "modules", kernel.release], "cannot index the kernel's modules")
     writer.copy(f"usr/lib/modules/{kernel.release}", place)
 
