@@ -3,7 +3,7 @@
  * @file
  * The process' own memory map, from /proc/self/maps (see proc(5)).
  *
- * Context: host mode, ring 0, trap handlers. Nothing is allocated; about 20 KiB of stack are
+ * Context: host mode, ring 0, trap handlers. Nothing is allocated; about 13 KiB of stack are
  * used. A change of the map while it is read may be seen or not, but whatever stays mapped is
  * seen.
  */

@@ -32,7 +32,9 @@ void decommit(void* va, std::size_t len) noexcept {
     mm::system_backing().decommit(va, len);
 }
 
-Result<physaddr_t> bind(void*, std::size_t) noexcept { return kFakePoolBase; }
+Result<physaddr_t> bind(void*, std::size_t) noexcept {
+    return kFakePoolBase;
+}
 
 Result<physaddr_t> va_to_pa(std::uintptr_t va) noexcept {
     if (va >> 47 != 0)
@@ -46,7 +48,9 @@ Result<std::uintptr_t> pa_to_va(physaddr_t pa) noexcept {
     return pa - kFakeOffset;
 }
 
-ptent_t* current_root() noexcept { return state.current_root; }
+ptent_t* current_root() noexcept {
+    return state.current_root;
+}
 
 thread_local bool recording = false;
 
@@ -60,7 +64,9 @@ void flush_all() noexcept {
         ++state.flushed_all;
 }
 
-std::uint64_t irq_save() noexcept { return static_cast<std::uint64_t>(irq_depth++); }
+std::uint64_t irq_save() noexcept {
+    return static_cast<std::uint64_t>(irq_depth++);
+}
 
 void irq_restore(std::uint64_t flags) noexcept {
     if (static_cast<std::uint64_t>(--irq_depth) != flags)

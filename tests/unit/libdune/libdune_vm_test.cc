@@ -26,8 +26,7 @@ class Vm : public ::testing::Test {
 
     ptent_t entry(std::uint64_t va, ptent_t* root = nullptr) {
         ptent_t* slot = nullptr;
-        const int rc =
-            dune_vm_lookup(root == nullptr ? root_ : root, at(va), CREATE_NONE, &slot);
+        const int rc = dune_vm_lookup(root == nullptr ? root_ : root, at(va), CREATE_NONE, &slot);
         return rc == 0 ? *slot : 0;
     }
 
@@ -80,11 +79,11 @@ TEST_F(Vm, BadArgumentsAreRefusedAndChangeNothing) {
         {kVa, 0},
         {kVa, k4K - 1},
         {kVa, k4K + 1},
-        {~0ULL - k4K + 1, 2 * k4K},              // overflows
-        {kVa, ~0ULL - k4K + 1},                  // overflows
-        {0x8000'0000'0000, k4K},                 // not canonical
-        {0xffff'7fff'ffff'f000, k4K},            // not canonical
-        {0x7fff'ffff'f000, 2 * k4K},             // becomes non-canonical
+        {~0ULL - k4K + 1, 2 * k4K},                 // overflows
+        {kVa, ~0ULL - k4K + 1},                     // overflows
+        {0x8000'0000'0000, k4K},                    // not canonical
+        {0xffff'7fff'ffff'f000, k4K},               // not canonical
+        {0x7fff'ffff'f000, 2 * k4K},                // becomes non-canonical
         {0x7fff'ffff'f000, 0xffff'0000'0000'2000},  // over all that is not
         {kVa | 1ULL << 62, k4K},
         {kVa | 1ULL << 48, k4K},

@@ -20,7 +20,9 @@ inline constexpr std::uint64_t k4K = 1ULL << 12;
 inline constexpr std::uint64_t k2M = 1ULL << 21;
 inline constexpr std::uint64_t k1G = 1ULL << 30;
 
-inline void* at(std::uint64_t va) { return reinterpret_cast<void*>(va); }
+inline void* at(std::uint64_t va) {
+    return reinterpret_cast<void*>(va);
+}
 
 /// The flags of a 4 KiB page, without what the CPU or the library keep for themselves.
 inline ptent_t visible(ptent_t e) {
