@@ -101,6 +101,9 @@ struct dune_stats {		/* of the whole process; never goes back */
  * the why in dune_vcpu_page.exit, or an error of its own: -EINVAL (a value in the page that the
  * hardware would refuse; nothing ran), -EPERM, -EIO (the vCPU died earlier and was not reset).
  *
+ * lseek(vcpu, DUNE_RUN, SEEK_DATA) is the same call with less of the kernel around it: no look-up
+ * of the command and no security module's hook, a third of the cost of entering and leaving.
+ *
  * A read of the door page (by a two-byte load instruction, which is skipped) does what DUNE_RUN
  * does, without a system call: the way in that neither ptrace nor seccomp can make sleep. Take it
  * after a bounce that made no progress. If page->exit is 0 then, the run was refused, and DUNE_RUN

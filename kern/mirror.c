@@ -142,8 +142,64 @@ static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, bool write
 	return -EFAULT;
 }
 
+static bool mirror_address(struct dune_process *proc, u64 gpa, unsigned long *addr)
+{
+	u32 va;
+
+	if (unlikely(gpa >> DUNE_SLOT_SHIFT >= proc->nr_slots))
+		return false;
+	va = READ_ONCE(proc->slots[gpa >> DUNE_SLOT_SHIFT]);
+	*addr = ((unsigned long)va << DUNE_SLOT_SHIFT) | (gpa & ((1ul << DUNE_SLOT_SHIFT) - 1));
+	return va != DUNE_SLOT_NONE;
+}
+
+static bool mirror_allows(const struct dune_leaf *leaf, bool write, bool exec)
+{
+	return (leaf->write || !write) && (leaf->exec || !exec);
+}
+
+/* Installs what a walk found, unless the page table may have changed since. */
+static void mirror_install(struct dune_vcpu *vcpu, u64 gpa, u64 seq, const struct dune_leaf *leaf)
+{
+	struct dune_process *proc = vcpu->proc;
+
+	spin_lock(&proc->lock);
+	if (likely(!proc->inval_active && proc->inval_seq == seq && !proc->dead))
+		dune_engine->map(vcpu, gpa, leaf);
+	spin_unlock(&proc->lock);
+	vcpu->count.ept_faults++;
+}
+
 /**
- * dune_mirror_fault() - map what the guest wants to use
+ * dune_mirror_try() - map what the guest wants to use, if Linux has it already
+ * @vcpu: the calling thread's
+ * @gpa: guest-physical address of the access
+ * @write: it wants to write
+ * @exec: it wants to execute
+ *
+ * Context: interrupts off.
+ *
+ * Return: true if the guest can go on; false if dune_mirror_fault() has to see to it.
+ */
+bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec)
+{
+	struct dune_process *proc = vcpu->proc;
+	struct dune_leaf leaf;
+	unsigned long addr;
+	u64 seq;
+
+	seq = READ_ONCE(proc->inval_seq);
+	smp_rmb();
+	if (unlikely(vcpu->nr_tables < DUNE_TABLE_CACHE || !mirror_address(proc, gpa, &addr)))
+		return false;
+	if (!mirror_walk(proc->mm, addr, &leaf) || !mirror_allows(&leaf, write, exec))
+		return false;
+	mirror_install(vcpu, gpa, seq, &leaf);
+	return true;
+}
+
+/**
+ * dune_mirror_fault() - have Linux map what the guest wants to use, and map it
  * @vcpu: the calling thread's
  * @gpa: guest-physical address of the access
  * @write: it wants to write
@@ -159,50 +215,30 @@ int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec)
 	struct dune_process *proc = vcpu->proc;
 	struct dune_leaf leaf;
 	unsigned long addr;
-	bool touched = false, found;
-	u32 slot, va;
+	bool found;
 	u64 seq;
 	int ret;
 
-	slot = gpa >> DUNE_SLOT_SHIFT;
-	if (unlikely(gpa >> DUNE_SLOT_SHIFT >= proc->nr_slots))
-		goto no_slot;
-again:
+	if (unlikely(!mirror_address(proc, gpa, &addr))) {
+		vcpu->page->fault_signal = SIGSEGV;
+		vcpu->page->fault_si_code = SEGV_MAPERR;
+		return -EFAULT;
+	}
+	ret = dune_tables_fill(vcpu);
+	if (ret)
+		return ret;
+	if (unlikely(!mirror_touch(addr, write)))
+		return mirror_refused(vcpu, addr, write, exec);
 	seq = READ_ONCE(proc->inval_seq);
 	smp_rmb();
-	va = READ_ONCE(proc->slots[slot]);
-	if (unlikely(va == DUNE_SLOT_NONE))
-		goto no_slot;
-	addr = ((unsigned long)va << DUNE_SLOT_SHIFT) | (gpa & ((1ul << DUNE_SLOT_SHIFT) - 1));
 	local_irq_disable();
 	found = mirror_walk(proc->mm, addr, &leaf);
 	local_irq_enable();
-	if (!found || (write && !leaf.write) || (exec && !leaf.exec)) {
-		if (touched)
-			/* Linux has it, but not for this access. */
-			return found && exec && !leaf.exec ?
-				       mirror_refused(vcpu, addr, write, exec) : 0;
-		if (unlikely(!mirror_touch(addr, write)))
-			return mirror_refused(vcpu, addr, write, exec);
-		touched = true;
-		goto again;
-	}
-	if (unlikely(vcpu->nr_tables < DUNE_TABLE_CACHE)) {
-		ret = dune_tables_fill(vcpu);
-		if (ret)
-			return ret;
-	}
-	spin_lock(&proc->lock);
-	if (likely(!proc->inval_active && proc->inval_seq == seq && !proc->dead))
-		dune_engine->map(vcpu, gpa, &leaf);
-	spin_unlock(&proc->lock);
-	vcpu->count.ept_faults++;
+	if (unlikely(found && exec && !leaf.exec))
+		return mirror_refused(vcpu, addr, write, exec);
+	if (likely(found && mirror_allows(&leaf, write, exec)))
+		mirror_install(vcpu, gpa, seq, &leaf);
 	return 0;
-
-no_slot:
-	vcpu->page->fault_signal = SIGSEGV;
-	vcpu->page->fault_si_code = SEGV_MAPERR;
-	return -EFAULT;
 }
 
 /* Calls fn for each guest-physical range that shows a part of [start, end). */

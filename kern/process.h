@@ -75,6 +75,7 @@ void dune_process_stats(struct dune_process *proc, struct dune_stats *st);
 void dune_process_kick(struct dune_process *proc);
 void dune_counters_add(struct dune_counters *to, const struct dune_counters *from);
 
+bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec);
 int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec);
 int dune_mirror_init(void);
 extern const struct mmu_notifier_ops dune_mirror_notifier_ops;

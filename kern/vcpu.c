@@ -128,6 +128,14 @@ static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	return -ENOTTY;
 }
 
+/* DUNE_RUN by lseek(): the system call with the least between user mode and here. */
+static loff_t vcpu_llseek(struct file *file, loff_t offset, int whence)
+{
+	if (offset != DUNE_RUN || whence != SEEK_DATA)
+		return -ESPIPE;
+	return vcpu_run(file->private_data);
+}
+
 /*
  * The door. The faulting instruction is skipped, and the lock that the fault handler holds is
  * given back before the guest runs: VM_FAULT_COMPLETED tells the caller so.
@@ -213,6 +221,7 @@ static int vcpu_release(struct inode *inode, struct file *file)
 static const struct file_operations vcpu_fops = {
 	.owner = THIS_MODULE,
 	.release = vcpu_release,
+	.llseek = vcpu_llseek,
 	.unlocked_ioctl = vcpu_ioctl,
 	.mmap = vcpu_mmap,
 };

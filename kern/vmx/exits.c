@@ -111,14 +111,6 @@ enum vmx_next vmx_vmcall_from_ring3(struct vmx_vcpu *vmx)
 	return VMX_CALL;
 }
 
-static enum vmx_next exit_ept_violation(struct vmx_vcpu *vmx)
-{
-	vmx->fault_gpa = vmcs_read64(GUEST_PHYSICAL_ADDRESS);
-	vmx->fault_qual = vmcs_readl(EXIT_QUALIFICATION);
-	vmx_requeue_vectoring(vmx);
-	return VMX_FAULT;
-}
-
 static enum vmx_next exit_db(struct vmx_vcpu *vmx, u32 info)
 {
 	u64 qual = vmcs_readl(EXIT_QUALIFICATION);
@@ -303,9 +295,9 @@ static noinline enum vmx_next exit_rare(struct vmx_vcpu *vmx, u32 reason)
 }
 
 /**
- * vmx_handle_exit() - handle a VM exit that is no VMCALL as far as the VMCS is needed for it
+ * vmx_handle_exit() - handle a VM exit as far as the VMCS is needed for it
  * @vmx: the vCPU
- * @reason: the exit reason
+ * @reason: the exit reason; not VMCALL nor an EPT violation, which vmx_turn() takes itself
  *
  * Context: interrupts off, right after the exit.
  *
@@ -313,8 +305,6 @@ static noinline enum vmx_next exit_rare(struct vmx_vcpu *vmx, u32 reason)
  */
 enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason)
 {
-	if (reason == EXIT_REASON_EPT_VIOLATION)
-		return exit_ept_violation(vmx);
 	if (reason == EXIT_REASON_EXTERNAL_INTERRUPT)
 		return VMX_IRQ;
 	if (reason == EXIT_REASON_CPUID) {

@@ -47,6 +47,7 @@ static void vmx_load(struct vmx_vcpu *vmx)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	int cpu = raw_smp_processor_id();
+	unsigned long cr3;
 
 	/* An atomic, hence a barrier, before flush_gen is read; pairs with dune_process_kick(). */
 	set_bit(cpu, cpumask_bits(vcpu->proc->cpus));
@@ -55,14 +56,14 @@ static void vmx_load(struct vmx_vcpu *vmx)
 		if (vmx->host_cpu >= 0)
 			vcpu->count.migrations++;
 		vmx_vmcs_host_cpu(vmx);
+		UPDATE_HOST(vmx->host_cr0, HOST_CR0, read_cr0());
 		/* What this CPU has cached under our EPTP may be of any age. */
 		vcpu->flush_gen = 0;
 	}
-	UPDATE_HOST(vmx->host_cr0, HOST_CR0, read_cr0());
-	UPDATE_HOST(vmx->host_cr3, HOST_CR3, __read_cr3());
+	asm volatile("mov %%cr3, %0" : "=r"(cr3));
+	UPDATE_HOST(vmx->host_cr3, HOST_CR3, cr3);
 	UPDATE_HOST(vmx->host_fs_base, HOST_FS_BASE, host_fs_base());
 	store_ldt(vmx->host_ldt);
-	rdmsrl(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
 	vmx_msrs_load(vmx);
 	vmx->tables_dirty = true;
 	vcpu->todo &= ~DUNE_TODO_LOAD;
@@ -188,12 +189,12 @@ static noinline int vmx_bounce(struct vmx_vcpu *vmx)
 	return VMX_LOOP_LEAVE;
 }
 
+/* An EPT violation that Linux has to see to. */
 static void vmx_mirror(struct vmx_vcpu *vmx)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	int ret;
 
-	trace_dune_ept_violation(vmx->fault_gpa, vmx->fault_qual);
 	ret = dune_mirror_fault(vcpu, vmx->fault_gpa, vmx->fault_qual & EPT_VIOLATION_ACC_WRITE,
 				vmx->fault_qual & EPT_VIOLATION_ACC_INSTR);
 	if (ret == -EFAULT) {
@@ -297,11 +298,27 @@ static noinline int vmx_other_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 	return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
 }
 
+static noinline int vmx_ept_violation(struct vmx_vcpu *vmx)
+{
+	u64 gpa = vmcs_read64(GUEST_PHYSICAL_ADDRESS), qual = vmcs_readl(EXIT_QUALIFICATION);
+
+	trace_dune_ept_violation(gpa, qual);
+	vmx_requeue_vectoring(vmx);
+	if (likely(dune_mirror_try(&vmx->vcpu, gpa, qual & EPT_VIOLATION_ACC_WRITE,
+				   qual & EPT_VIOLATION_ACC_INSTR)))
+		return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);
+	vmx->fault_gpa = gpa;
+	vmx->fault_qual = qual;
+	return vmx_slow_turn(vmx, VMX_FAULT);
+}
+
 static noinline int vmx_turn_exit(struct vmx_vcpu *vmx, u32 reason)
 {
-	enum vmx_next next = vmx_handle_exit(vmx, reason);
-
-	return vmx_other_turn(vmx, next);
+	if (likely(reason < DUNE_NR_EXITS))
+		vmx->vcpu.count.exits[reason]++;
+	if (reason == EXIT_REASON_EPT_VIOLATION)
+		return vmx_ept_violation(vmx);
+	return vmx_other_turn(vmx, vmx_handle_exit(vmx, reason));
 }
 
 /**
@@ -325,11 +342,8 @@ int vmx_turn(struct vmx_vcpu *vmx)
 	vmx->launched = true;
 	reason = vmcs_read32(VM_EXIT_REASON);
 	trace_dune_exit(vcpu, reason);
-	if (unlikely(reason != EXIT_REASON_VMCALL)) {
-		if (likely(reason < DUNE_NR_EXITS))
-			vcpu->count.exits[reason]++;
+	if (unlikely(reason != EXIT_REASON_VMCALL))
 		return vmx_turn_exit(vmx, reason);
-	}
 	vcpu->count.exits[EXIT_REASON_VMCALL]++;
 	/* Ring 3 may not call. Where the caller stands saves the look at its privilege level. */
 	rip = vmcs_readl(GUEST_RIP);

@@ -167,6 +167,8 @@ void vmx_vmcs_host_cpu(struct vmx_vcpu *vmx)
 	vmcs_writel(HOST_IDTR_BASE, vmx->host_idt.address);
 	rdmsrl(MSR_GS_BASE, val);
 	vmcs_writel(HOST_GS_BASE, val);
+	/* Bits that the CPU keeps for good (bus-lock detection); those of a task are put back with it. */
+	rdmsrl(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
 	rdmsrl(MSR_IA32_SYSENTER_CS, val);
 	vmcs_write32(HOST_IA32_SYSENTER_CS, val);
 	rdmsrl(MSR_IA32_SYSENTER_ESP, val);
@@ -255,6 +257,9 @@ int vmx_vmcs_set(struct vmx_vcpu *vmx, u32 set)
 {
 	int ret = 0, bit;
 
+	/* The common case, on the way in from each slow turn. */
+	if (set == DUNE_SET_RIP)
+		return vmcs_set_one(vmx, DUNE_SET_RIP);
 	if (set & ~DUNE_SET_ALL)
 		return -EINVAL;
 	/* The reset comes first. */
