@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Entry and return of exceptions and interrupts.
+ *
+ * Interrupted ring-0 code has a red zone, so the hardware may not push onto its stack: every vector
+ * enters on the stack of IST 1. A handler, though, belongs onto the interrupted stack (it may be
+ * interrupted itself, and may switch threads), so the frame moves there at once, below the red zone.
+ * Should that stack be unusable, the fault is seen as one that came while the IST stack was in use
+ * (layout.h) and is dealt with in fault.S.
+ *
+ * From ring 3 a frame moves to the stack of dune_jump_to_user().
+ */
+#include "entry.h"
+
+	.text
+
+/*
+ * Save the vector state where the thread has room for it or, if that is taken by an outer trap, on
+ * the stack. Leaves the area in r12, the stack pointer of before in rbx. Clobbers rax, rdx.
+ */
+.macro TRAP_FPU_SAVE variant
+	mov	%rsp, %rbx
+	.cfi_def_cfa_register %rbx
+	mov	%gs:TH_TRAP_FPU, %r12
+	btsl	$0, FPU_BUSY(%r12)
+	jc	.Lon_stack\@
+	FPU_SAVE \variant
+.Lfpu_saved\@:
+	.subsection 1
+.Lon_stack\@:
+	mov	dune_fpu_area_size(%rip), %eax
+	sub	%rax, %rsp
+	and	$-64, %rsp
+	mov	%rsp, %r12
+	sub	$64, %rsp		/* holds the word at FPU_BUSY */
+	/* The header has to be 0 for XRSTOR (SDM vol. 1, 13.8.1). */
+	.irp	word, 0, 8, 16, 24, 32, 40, 48, 56
+	movq	$0, 512 + \word(%r12)
+	.endr
+	FPU_SAVE_FULL
+	jmp	.Lfpu_saved\@
+	.previous
+.endm
+
+.macro TRAP_FPU_LOAD variant
+	FPU_LOAD \variant
+	movl	$0, FPU_BUSY(%r12)
+	mov	%rbx, %rsp
+	.cfi_def_cfa_register %rsp
+.endm
+
+/* The vector state of ring 3, to the area that belongs to it. */
+.macro USER_FPU_SAVE variant
+	mov	%rsp, %rbx
+	.cfi_def_cfa_register %rbx
+	mov	%gs:TH_USER_FPU, %r12
+	FPU_SAVE \variant
+.endm
+
+/*
+ * Make the frame at rsp one that IRET takes, whatever a handler wrote: a fault of IRET itself would
+ * be ring 0's. An address that is not canonical is a #GP of ring 3.
+ */
+.macro CHECK_USER_FRAME again
+	mov	TF_RIP(%rsp), %rax
+	sar	$47, %rax
+	inc	%rax			/* 0 or 1 if canonical */
+	cmp	$1, %rax
+	ja	.Lnot_canonical\@
+	andl	$RFLAGS_USER, TF_RFLAGS(%rsp)
+	orl	$RFLAGS_USER_SET, TF_RFLAGS(%rsp)
+	movl	$0, TF_RFLAGS + 4(%rsp)
+	movq	$SEL_USER_DS, TF_SS(%rsp)
+	cmpq	$SEL_USER32_CS, TF_CS(%rsp)
+	je	.Lframe_ok\@
+	movq	$SEL_USER_CS, TF_CS(%rsp)
+.Lframe_ok\@:
+	.subsection 1
+.Lnot_canonical\@:
+	mov	%rsp, %rbx
+	and	$-16, %rsp
+	mov	%gs:TH_USER_FPU, %r12
+	FPU_SAVE_FULL
+	movq	$0, TF_ERR(%rbx)
+	mov	%rbx, %rdi
+	mov	$13, %esi		/* #GP */
+	mov	%r12, %rdx
+	call	*dune_intr_handlers + 13 * 8(%rip)
+	mov	%rbx, %rsp
+	testb	$3, TF_CS(%rsp)
+	jnz	\again
+	mov	%gs:TH_USER_FPU, %r12
+	FPU_LOAD legacy
+	jmp	dune_trap_return_legacy
+	.previous
+.endm
+
+/*
+ * A fault on an address that no table maps: see whether it lies in a GiB that is to be mapped, and
+ * go on with what was interrupted if so; otherwise go on here. rsp is at the error code on the IST
+ * stack, all other registers are as they were.
+ */
+.macro FIX_ABSENT
+	push	%rax
+	mov	%rsp, %rax
+	mov	%gs:TH_FIX_STACK, %rsp
+	push	%rax
+	PUSH_REGS
+	cld
+	mov	%gs:TH_FIX_FPU, %r12
+	FPU_SAVE_FULL
+	mov	%cr2, %rdi
+	call	dune_fix_absent
+	mov	%eax, %ebx
+	FPU_LOAD legacy
+	test	%bl, %bl
+	pop	%rdi
+	pop	%rsi
+	pop	%rdx
+	pop	%rcx
+	pop	%r8
+	pop	%r9
+	pop	%r10
+	pop	%r11
+	pop	%rbx
+	pop	%rbp
+	pop	%r12
+	pop	%r13
+	pop	%r14
+	pop	%r15
+	pop	%rsp
+	pop	%rax			/* none of these pops changed the flags */
+	jz	.Lnot_fixed\@
+	addb	$1, %gs:TH_IST1_BYTE1
+	lea	8(%rsp), %rsp
+	iretq
+.Lnot_fixed\@:
+.endm
+
+/*
+ * Page fault. From ring 0 and of a present page, this is the short way to the handler. kind:
+ * "preserve" saves the vector state around the handler, "general" has a handler that does not need
+ * it.
+ */
+.macro PGFLT kind, variant
+FUNCTION dune_pgflt_\kind\()_\variant
+	testb	$3, 16(%rsp)
+	jnz	dune_pgflt_user_\variant
+	subb	$1, %gs:TH_IST1_BYTE1
+	jc	dune_nested_pgflt
+	testb	$1, (%rsp)		/* not present: may be a GiB that was not mapped yet */
+	jz	.Labsent_\kind\()_\variant
+.Lgo_\kind\()_\variant:
+	MOVE_HARDWARE_FRAME
+	push	%rax
+	PUSH_REGS
+	mov	%gs:IST_ERR, %esi
+	addb	$1, %gs:TH_IST1_BYTE1
+	.cfi_startproc
+	.cfi_signal_frame
+	CFI_FRAME
+	cld
+	mov	%cr2, %rdi
+	btr	$FROM_HOST_BIT, %esi
+	jc	.Lfrom_host_\kind\()_\variant
+.ifc \kind,general
+	mov	%rsp, %rdx
+	call	*dune_pgflt_handler(%rip)
+.else
+	TRAP_FPU_SAVE \variant
+	mov	%rbx, %rdx
+	call	*dune_pgflt_handler(%rip)
+	TRAP_FPU_LOAD \variant
+.endif
+	jmp	dune_trap_return_\variant
+
+.Lfrom_host_\kind\()_\variant:
+	TRAP_FPU_SAVE \variant
+	mov	%rbx, %rdx
+	mov	%r12, %rcx
+	call	dune_pgflt_from_host
+	TRAP_FPU_LOAD \variant
+	jmp	dune_trap_return_\variant
+	.cfi_endproc
+
+.Labsent_\kind\()_\variant:
+	push	%rax
+	mov	%cr2, %rax
+	shr	$30, %rax
+	cmp	$(1 << 17), %rax
+	jae	.Lknown_\kind\()_\variant
+	bt	%rax, dune_slot_mapped(%rip)
+	jnc	.Lfix_\kind\()_\variant
+	mov	%cr3, %rax
+	xor	dune_pgroot_cr3(%rip), %rax
+	shr	$12, %rax		/* the PCID may differ */
+	jnz	.Lfix_\kind\()_\variant
+.Lknown_\kind\()_\variant:
+	pop	%rax
+	jmp	.Lgo_\kind\()_\variant
+.Lfix_\kind\()_\variant:
+	pop	%rax
+	FIX_ABSENT
+	jmp	.Lgo_\kind\()_\variant
+	END dune_pgflt_\kind\()_\variant
+.endm
+
+.macro ENTRY_CODE variant
+
+/*
+ * All vectors but the page fault. On the IST stack: vector, error code, hardware frame.
+ */
+FUNCTION dune_trap_\variant
+	testb	$3, 24(%rsp)
+	jnz	.Lfrom_user_\variant
+	subb	$1, %gs:TH_IST1_BYTE1
+	jc	dune_nested_trap
+	MOVE_HARDWARE_FRAME
+	push	%rax
+	PUSH_REGS
+	mov	%gs:IST_VECTOR, %esi
+	addb	$1, %gs:TH_IST1_BYTE1
+	.cfi_startproc
+	.cfi_signal_frame
+	CFI_FRAME
+	cld
+	TRAP_FPU_SAVE \variant
+	mov	%rbx, %rdi
+	mov	%r12, %rdx
+	lea	dune_intr_handlers(%rip), %rax
+	call	*(%rax,%rsi,8)
+	TRAP_FPU_LOAD \variant
+
+/* rsp is at a struct dune_tf of ring 0 or 3. */
+	.globl	dune_trap_return_\variant
+	.hidden	dune_trap_return_\variant
+dune_trap_return_\variant:
+	testb	$3, TF_CS(%rsp)
+	jnz	dune_return_user_\variant
+	orl	$RFLAGS_IOPL, TF_RFLAGS(%rsp)
+	POP_REGS
+	add	$8, %rsp
+	iretq
+	.cfi_endproc
+
+/* ---- from ring 3 -------------------------------------------------------------------------- */
+
+.Lfrom_user_\variant:
+	swapgs
+	mov	%gs:TH_KERNEL_RSP, %rsp
+	PUSH_HARDWARE_FRAME
+	push	%rax
+	PUSH_REGS
+	.cfi_startproc
+	.cfi_signal_frame
+	CFI_FRAME
+	mov	%gs:IST_VECTOR, %esi
+	FS_TO_RING0 \variant
+	FLAGS_RING0
+	USER_FPU_SAVE \variant
+	mov	%rbx, %rdi
+	mov	%r12, %rdx
+	lea	dune_intr_handlers(%rip), %rax
+	call	*(%rax,%rsi,8)
+	jmp	.Luser_done_\variant
+	END dune_trap_\variant
+
+FUNCTION dune_pgflt_user_\variant
+	swapgs
+	mov	%gs:TH_KERNEL_RSP, %rsp
+	PUSH_HARDWARE_FRAME
+	push	%rax
+	PUSH_REGS
+	FS_TO_RING0 \variant
+	FLAGS_RING0
+	USER_FPU_SAVE \variant
+	mov	%cr2, %rdi
+	mov	%gs:IST_ERR, %esi
+	mov	%rbx, %rdx
+	btr	$FROM_HOST_BIT, %esi
+	jc	.Lpgflt_user_host_\variant
+	call	*dune_pgflt_handler(%rip)
+	jmp	.Luser_done_\variant
+.Lpgflt_user_host_\variant:
+	mov	%r12, %rcx
+	call	dune_pgflt_from_host
+.Luser_done_\variant:
+	mov	%rbx, %rsp
+	.cfi_def_cfa_register %rsp
+	testb	$3, TF_CS(%rsp)		/* a handler may have made it a frame of ring 0 */
+	jz	.Luser_to_ring0_\variant
+
+/* rsp is at a struct dune_tf of ring 3; the vector state is in the thread's area for that. */
+	.globl	dune_return_user_\variant
+	.hidden	dune_return_user_\variant
+dune_return_user_\variant:
+	cli
+	mov	%gs:TH_USER_FPU, %r12
+	FPU_LOAD \variant
+/* The same with the vector state loaded. */
+	.globl	dune_enter_user_\variant
+	.hidden	dune_enter_user_\variant
+dune_enter_user_\variant:
+	CHECK_USER_FRAME dune_return_user_\variant
+	FS_TO_RING3 \variant
+	POP_REGS
+	add	$8, %rsp
+	swapgs
+	iretq
+.Luser_to_ring0_\variant:
+	mov	%gs:TH_USER_FPU, %r12
+	FPU_LOAD \variant
+	jmp	dune_trap_return_\variant
+	.cfi_endproc
+	END dune_pgflt_user_\variant
+
+/* SYSCALL. Ring 0's (libc's) goes to Linux, in gate.S; ring 3's to the program's handler. */
+FUNCTION dune_lstar_\variant
+	bt	$RFLAGS_IOPL_BIT, %r11d
+	jc	dune_lstar_ring0
+	swapgs
+	mov	%rsp, %gs:TH_SCRATCH
+	mov	%gs:TH_KERNEL_RSP, %rsp
+	push	$SEL_USER_DS
+	push	%gs:TH_SCRATCH
+	push	%r11
+	push	$SEL_USER_CS
+	push	%rcx
+	push	$0
+	push	%rax
+	PUSH_REGS
+	.cfi_startproc
+	.cfi_signal_frame
+	CFI_FRAME
+	FS_TO_RING0 \variant
+	FLAGS_RING0
+	USER_FPU_SAVE \variant
+	mov	%rbx, %rdi
+	call	*dune_syscall_handler(%rip)
+	cli
+	FPU_LOAD \variant
+	mov	%rbx, %rsp
+	.cfi_def_cfa_register %rsp
+	/* SYSRET if it gives back all that the frame says, and cannot fault in ring 0. */
+	cmpl	$SEL_USER_CS, TF_CS(%rsp)
+	jne	.Lsyscall_iret_\variant
+	mov	TF_RIP(%rsp), %rcx
+	cmp	TF_RCX(%rsp), %rcx
+	jne	.Lsyscall_iret_\variant
+	mov	TF_RFLAGS(%rsp), %r11
+	cmp	TF_R11(%rsp), %r11
+	jne	.Lsyscall_iret_\variant
+	shr	$47, %rcx
+	jnz	.Lsyscall_iret_\variant
+	FS_TO_RING3 \variant
+	POP_REGS
+	and	$RFLAGS_USER, %r11d
+	or	$RFLAGS_USER_SET, %r11d
+	mov	TF_RSP - TF_ERR(%rsp), %rsp
+	swapgs
+	sysretq
+.Lsyscall_iret_\variant:
+	testb	$3, TF_CS(%rsp)
+	jnz	dune_enter_user_\variant
+	jmp	dune_trap_return_\variant
+	.cfi_endproc
+	END dune_lstar_\variant
+.endm
+
+	ENTRY_CODE fast
+	PGFLT preserve, fast
+	PGFLT general, fast
+	ENTRY_CODE legacy
+	PGFLT preserve, legacy
+	PGFLT general, legacy
+
+/* ---- faults while the IST stack was in use --------------------------------------------------- */
+
+/* A page fault: the interrupted stack lies in a GiB that was not mapped yet, or is unusable. */
+FUNCTION dune_nested_pgflt
+	FIX_ABSENT
+	mov	%gs:TH_FIX_STACK, %rsp
+	PUSH_HARDWARE_FRAME
+	push	%rax
+	PUSH_REGS
+	mov	%cr2, %rsi
+	jmp	.Lbad_stack
+	END dune_nested_pgflt
+
+/* Another exception: the interrupted stack pointer is not even an address. */
+FUNCTION dune_nested_trap
+	mov	%gs:TH_FIX_STACK, %rsp
+	PUSH_HARDWARE_FRAME		/* of what was interrupted first */
+	push	%rax
+	PUSH_REGS
+	mov	%gs:IST_RSP, %rsi
+.Lbad_stack:
+	.cfi_startproc
+	.cfi_signal_frame
+	CFI_FRAME
+	addb	$2, %gs:TH_IST1_BYTE1	/* the IST stack is free again */
+	cld
+	mov	%gs:TH_FIX_FPU, %r12
+	FPU_SAVE_FULL
+	mov	%rsp, %rbx
+	.cfi_def_cfa_register %rbx
+	mov	%rbx, %rdi
+	mov	%r12, %rdx
+	call	dune_bad_stack
+	FPU_LOAD legacy
+	mov	%rbx, %rsp
+	.cfi_def_cfa_register %rsp
+	jmp	dune_trap_return_legacy
+	.cfi_endproc
+	END dune_nested_trap
+
+/* #DF, on its own stack: the frame cannot be returned to. */
+FUNCTION dune_double_fault
+	push	%rax
+	PUSH_REGS
+	.cfi_startproc
+	.cfi_signal_frame
+	CFI_FRAME
+	cld
+	mov	%rsp, %rdi
+	and	$-16, %rsp
+	call	dune_report_double_fault
+	ud2
+	.cfi_endproc
+	END dune_double_fault
+
+	.section .note.GNU-stack, "", @progbits

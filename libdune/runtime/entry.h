@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Macros of the entry code. Two forms of it are made, and dune_init() chooses: FAST for CPUs with
+ * FSGSBASE and XSAVEOPT (all since Ivy Bridge), and one for older ones, which takes MSRs, and
+ * FXSAVE where there is no XSAVE.
+ */
+#include "layout.h"
+
+.macro FUNCTION name
+	.globl	\name
+	.hidden	\name
+	.type	\name, @function
+	.balign	16
+\name:
+.endm
+
+.macro END name
+	.size	\name, . - \name
+.endm
+
+/* The part of struct dune_tf below rax; the stack pointer is left at the frame. */
+.macro PUSH_REGS
+	push	%r15
+	push	%r14
+	push	%r13
+	push	%r12
+	push	%rbp
+	push	%rbx
+	push	%r11
+	push	%r10
+	push	%r9
+	push	%r8
+	push	%rcx
+	push	%rdx
+	push	%rsi
+	push	%rdi
+.endm
+
+.macro POP_REGS
+	pop	%rdi
+	pop	%rsi
+	pop	%rdx
+	pop	%rcx
+	pop	%r8
+	pop	%r9
+	pop	%r10
+	pop	%r11
+	pop	%rbx
+	pop	%rbp
+	pop	%r12
+	pop	%r13
+	pop	%r14
+	pop	%r15
+	pop	%rax
+.endm
+
+/* From the IST stack to the interrupted one, below the red zone; a multiple of 16 with the frame. */
+.macro MOVE_HARDWARE_FRAME
+	mov	%gs:IST_RSP, %rsp
+	and	$-16, %rsp
+	lea	-136(%rsp), %rsp
+	PUSH_HARDWARE_FRAME
+.endm
+
+.macro PUSH_HARDWARE_FRAME
+	push	%gs:IST_SS
+	push	%gs:IST_RSP
+	push	%gs:IST_RFLAGS
+	push	%gs:IST_CS
+	push	%gs:IST_RIP
+	push	%gs:IST_ERR
+.endm
+
+/* For unwinders: the stack pointer is at a struct dune_tf, or `reg` is. */
+.macro CFI_FRAME reg=rsp
+	.cfi_def_cfa	\reg, TF_SIZE
+	.cfi_offset	%rdi, TF_RDI - TF_SIZE
+	.cfi_offset	%rsi, TF_RSI - TF_SIZE
+	.cfi_offset	%rdx, TF_RDX - TF_SIZE
+	.cfi_offset	%rcx, TF_RCX - TF_SIZE
+	.cfi_offset	%rax, TF_RAX - TF_SIZE
+	.cfi_offset	%rbx, TF_RBX - TF_SIZE
+	.cfi_offset	%rbp, TF_RBP - TF_SIZE
+	.cfi_offset	%r8, TF_R8 - TF_SIZE
+	.cfi_offset	%r9, TF_R9 - TF_SIZE
+	.cfi_offset	%r10, TF_R10 - TF_SIZE
+	.cfi_offset	%r11, TF_R11 - TF_SIZE
+	.cfi_offset	%r12, TF_R12 - TF_SIZE
+	.cfi_offset	%r13, TF_R13 - TF_SIZE
+	.cfi_offset	%r14, TF_R14 - TF_SIZE
+	.cfi_offset	%r15, TF_R15 - TF_SIZE
+	.cfi_offset	%rip, TF_RIP - TF_SIZE
+	.cfi_offset	%rsp, TF_RSP - TF_SIZE
+.endm
+
+/*
+ * Save the vector state to the area in r12. Clobbers rax, rdx.
+ * full: all of it, though the area may never have been loaded from.
+ */
+.macro FPU_SAVE variant
+.ifc \variant,fast
+	mov	$FPU_MASK_LOW, %eax
+	mov	$FPU_MASK_HIGH, %edx
+	xsaveopt64 (%r12)
+.else
+	FPU_SAVE_FULL
+.endif
+.endm
+
+.macro FPU_SAVE_FULL
+	mov	$FPU_MASK_LOW, %eax
+	mov	$FPU_MASK_HIGH, %edx
+	cmpb	$0, dune_have_xsave(%rip)
+	je	.Lfxsave\@
+	xsave64	(%r12)
+	jmp	.Lsaved\@
+.Lfxsave\@:
+	fxsave64 (%r12)
+.Lsaved\@:
+.endm
+
+.macro FPU_LOAD variant
+	mov	$FPU_MASK_LOW, %eax
+	mov	$FPU_MASK_HIGH, %edx
+.ifc \variant,fast
+	xrstor64 (%r12)
+.else
+	cmpb	$0, dune_have_xsave(%rip)
+	je	.Lfxrstor\@
+	xrstor64 (%r12)
+	jmp	.Lloaded\@
+.Lfxrstor\@:
+	fxrstor64 (%r12)
+.Lloaded\@:
+.endif
+.endm
+
+/* From ring 3's FS base to ring 0's, and back. Clobbers rax (and rcx, rdx). */
+.macro FS_TO_RING0 variant
+.ifc \variant,fast
+	rdfsbase %rax
+	mov	%rax, %gs:TH_USER_FS
+	mov	%gs:TH_KERNEL_FS, %rax
+	wrfsbase %rax
+.else
+	mov	$0xc0000100, %ecx	/* IA32_FS_BASE */
+	rdmsr
+	mov	%eax, %gs:TH_USER_FS
+	mov	%edx, %gs:TH_USER_FS + 4
+	mov	%gs:TH_KERNEL_FS, %eax
+	mov	%gs:TH_KERNEL_FS + 4, %edx
+	wrmsr
+.endif
+.endm
+
+.macro FS_TO_RING3 variant
+.ifc \variant,fast
+	mov	%gs:TH_USER_FS, %rax
+	wrfsbase %rax
+.else
+	mov	$0xc0000100, %ecx
+	mov	%gs:TH_USER_FS, %eax
+	mov	%gs:TH_USER_FS + 4, %edx
+	wrmsr
+.endif
+.endm
+
+/* In ring 0 with interrupts masked, direction flag and AC clear, and the mark of ring 0. */
+.macro FLAGS_RING0
+	push	$RFLAGS_RING0
+	popfq
+.endm

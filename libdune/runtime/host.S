@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The parts of the trampoline that are not C++: the way into ring 0, and system calls with the
+ * guest's registers.
+ */
+#include "entry.h"
+
+	.text
+
+.macro SAVE_CALLEE
+	push	%rbp
+	push	%rbx
+	push	%r12
+	push	%r13
+	push	%r14
+	push	%r15
+.endm
+
+.macro RESTORE_CALLEE
+	pop	%r15
+	pop	%r14
+	pop	%r13
+	pop	%r12
+	pop	%rbx
+	pop	%rbp
+.endm
+
+/*
+ * int dune_enter_guest(struct Thread *, void *trampoline_stack)
+ * Called in host mode, returns 0 in ring 0. The trampoline goes on meanwhile.
+ */
+FUNCTION dune_enter_guest
+	SAVE_CALLEE
+	mov	TH_PAGE(%rdi), %rax
+	mov	%rsp, REGS_RSP(%rax)
+	lea	.Lin_ring0(%rip), %rcx
+	mov	%rcx, PAGE_RIP(%rax)
+	movq	$RFLAGS_RING0, PAGE_RFLAGS(%rax)
+	mov	%rsi, %rsp
+	xor	%ebp, %ebp
+	call	dune_trampoline
+	ud2
+.Lin_ring0:
+	lgdt	%gs:TH_GDT_PTR
+	lidt	%gs:TH_IDT_PTR
+	mov	$SEL_KERNEL_DS, %eax
+	mov	%eax, %ss
+	mov	$SEL_TSS, %eax
+	ltr	%ax
+	push	$(RFLAGS_RING0 | RFLAGS_IF)
+	popfq
+	RESTORE_CALLEE
+	xor	%eax, %eax
+	ret
+	END dune_enter_guest
+
+/*
+ * int dune_host_syscall(struct dune_regs *, struct Thread *)
+ * Does the system call in the registers and puts its result into rax of them. Returns 1 instead if a
+ * signal for the guest came before the call and window says that it comes first. A signal that comes
+ * between the look at pending_any and the SYSCALL, or that makes Linux restart the call, finds the
+ * instruction pointer in the window and moves it to the way out (signal_host.cc).
+ */
+FUNCTION dune_host_syscall
+	SAVE_CALLEE
+	mov	%rdi, %rbx
+	mov	%rsi, %rbp
+	mov	TH_PAGE(%rsi), %r12
+	mov	REGS_RAX(%rbx), %rax
+	mov	REGS_RDI(%rbx), %rdi
+	mov	REGS_RSI(%rbx), %rsi
+	mov	REGS_RDX(%rbx), %rdx
+	mov	REGS_R10(%rbx), %r10
+	mov	REGS_R8(%rbx), %r8
+	mov	REGS_R9(%rbx), %r9
+	.globl	dune_window_begin
+	.hidden	dune_window_begin
+dune_window_begin:
+	cmpl	$0, TH_WINDOW(%rbp)
+	je	dune_window_syscall
+	cmpl	$0, PAGE_PENDING_ANY(%r12)
+	jne	dune_window_abort
+	.globl	dune_window_syscall
+	.hidden	dune_window_syscall
+dune_window_syscall:
+	syscall
+	mov	%rax, REGS_RAX(%rbx)
+	RESTORE_CALLEE
+	xor	%eax, %eax
+	ret
+	.globl	dune_window_abort
+	.hidden	dune_window_abort
+dune_window_abort:
+	RESTORE_CALLEE
+	mov	$1, %eax
+	ret
+	END dune_host_syscall
+
+.macro LOAD_GUEST_REGS from
+	mov	REGS_RBX(\from), %rbx
+	mov	REGS_RBP(\from), %rbp
+	mov	REGS_RSI(\from), %rsi
+	mov	REGS_RDX(\from), %rdx
+	mov	REGS_R8(\from), %r8
+	mov	REGS_R9(\from), %r9
+	mov	REGS_R10(\from), %r10
+	mov	REGS_R11(\from), %r11
+	mov	REGS_R12(\from), %r12
+	mov	REGS_R13(\from), %r13
+	mov	REGS_R14(\from), %r14
+	mov	REGS_R15(\from), %r15
+.endm
+
+/*
+ * void dune_resume_host(const struct { struct dune_regs; rip; rflags } *)
+ * Goes on in host mode where the guest was.
+ */
+FUNCTION dune_resume_host
+	mov	REGS_RSP(%rdi), %rcx
+	mov	PAGE_RIP(%rdi), %rax
+	mov	%rax, -136(%rcx)	/* below the red zone */
+	mov	PAGE_RFLAGS(%rdi), %rax
+	mov	%rax, -144(%rcx)
+	LOAD_GUEST_REGS %rdi
+	mov	REGS_RAX(%rdi), %rax
+	lea	-144(%rcx), %rsp
+	mov	REGS_RCX(%rdi), %rcx
+	mov	REGS_RDI(%rdi), %rdi
+	popfq
+	ret	$128
+	END dune_resume_host
+
+/*
+ * long dune_host_fork(const struct { struct dune_regs; rip; rflags } *, long nr)
+ * fork, vfork, and clone without a stack. The child goes on as dune_resume_host() says (rax there
+ * is 0); if it shares memory, it does not write to this stack.
+ */
+FUNCTION dune_host_fork
+	SAVE_CALLEE
+	push	%rdi
+	mov	%rsi, %rax
+	LOAD_GUEST_REGS %rdi
+	mov	REGS_RDI(%rdi), %rdi
+	syscall
+	test	%rax, %rax
+	jz	.Lfork_child
+	pop	%rdi
+	RESTORE_CALLEE
+	ret
+.Lfork_child:
+	mov	(%rsp), %rdi
+	jmp	dune_resume_host
+	END dune_host_fork
+
+/*
+ * long dune_host_clone(const struct dune_regs *, long nr)
+ * clone with a stack of the child's own, where to go is 8 bytes below the new stack pointer. All other
+ * registers are the guest's.
+ */
+FUNCTION dune_host_clone
+	SAVE_CALLEE
+	mov	%rsi, %rax
+	LOAD_GUEST_REGS %rdi
+	mov	REGS_RDI(%rdi), %rdi
+	syscall
+	test	%rax, %rax
+	jz	.Lclone_child
+	RESTORE_CALLEE
+	ret
+.Lclone_child:
+	mov	-8(%rsp), %rcx		/* as after any SYSCALL */
+	jmp	*%rcx
+	END dune_host_clone
+
+/* void dune_host_exit_thread(void *stack, size_t len, int status): without the stack */
+FUNCTION dune_host_exit_thread
+	mov	%edx, %ebx
+	mov	$11, %eax		/* munmap */
+	syscall
+	mov	%ebx, %edi
+	mov	$60, %eax		/* exit */
+	syscall
+	ud2
+	END dune_host_exit_thread
+
+/* void dune_sigreturn(void): where handlers of Linux signals return to */
+FUNCTION dune_sigreturn
+	mov	$15, %eax
+	syscall
+	ud2
+	END dune_sigreturn
+
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+/*
+ * How ring 0 sees the process' memory: every GiB of it that is in use, as one supervisor page
+ * (or 512 pages of 2 MiB). What may be done there is for Linux to say, through the nested page
+ * tables.
+ *
+ * A GiB is mapped when something in it is first touched. That can be in any code, also in the
+ * page-table functions while they hold a root's lock, so no such lock is taken here: entries go
+ * from empty to full, once, by compare-and-swap.
+ */
+#include <cpuid.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+
+#include "../mm/backing.h"
+#include "../mm/pool.h"
+#include "../mm/slots.h"
+#include "../mm/tables.h"
+#include "process.h"
+#include "sys.h"
+#include "trap.h"
+
+extern "C" {
+// What the page-fault entry asks: GiBs that pgroot maps, and its CR3.
+__attribute__((visibility("hidden")))
+std::uint64_t dune_slot_mapped[dune::mm::SlotMap::kVirtual / 64];
+__attribute__((visibility("hidden"))) std::uint64_t dune_pgroot_cr3;
+}
+
+namespace dune::rt {
+namespace {
+
+using mm::SlotMap;
+
+constexpr ptent_t kLeaf = PTE_P | PTE_W | PTE_A | PTE_D | PTE_PS;
+
+/** The table behind an entry, made if need be. */
+ptent_t* table_at(ptent_t* entry) noexcept {
+    ptent_t e = mm::load(entry);
+    if (e == 0) {
+        page* const pg = mm::page_alloc_zeroed();
+        if (pg == nullptr)
+            return nullptr;
+        const ptent_t table = dune_page2pa(pg) | mm::kTableFlags;
+        if (mm::replace(entry, e, table))
+            e = table;
+        else
+            dune_page_free(pg);
+    }
+    return mm::is_table(e) ? mm::PoolSpace::table(PTE_ADDR(e)) : nullptr;
+}
+
+bool in_use(std::uint32_t slot) noexcept {
+    return (__atomic_load_n(&dune_slot_mapped[slot / 64], __ATOMIC_RELAXED) >> (slot % 64) & 1) !=
+           0;
+}
+
+int map_large(ptent_t* directory, physaddr_t pa) noexcept {
+    for (std::uint64_t i = 0; i < NPTENTRIES; ++i) {
+        ptent_t empty = 0;
+        mm::replace(directory + i, empty, (pa + (i << BIG_PGSHIFT)) | kLeaf);
+    }
+    return 0;
+}
+
+}  // namespace
+
+int ring0_map_slot(ptent_t* root, std::uint32_t slot) noexcept {
+    const std::uintptr_t va = static_cast<std::uintptr_t>(slot) << SlotMap::kShift;
+    const auto pa = mm::slots().va_to_pa(va);
+    if (!pa)
+        return pa.code();
+    ptent_t* const pointers = table_at(root + PDX(3, va));
+    if (pointers == nullptr)
+        return -ENOMEM;
+    ptent_t* const entry = pointers + PDX(2, va);
+    if (process.large_pages) {
+        ptent_t empty = 0;
+        mm::replace(entry, empty, *pa | kLeaf);  // if it is not empty, somebody maps it finer
+    } else {
+        ptent_t* const directory = table_at(entry);
+        if (directory == nullptr)
+            return -ENOMEM;
+        map_large(directory, *pa);
+    }
+    if (root == pgroot)
+        __atomic_fetch_or(&dune_slot_mapped[slot / 64], std::uint64_t{1} << (slot % 64),
+                          __ATOMIC_RELEASE);
+    return 0;
+}
+
+namespace {
+
+int map_now(const dune_procmap_entry* entry) noexcept {
+    if (entry->begin >> 47 != 0)
+        return 0;
+    for (std::uintptr_t slot = entry->begin >> SlotMap::kShift;
+         slot <= (entry->end - 1) >> SlotMap::kShift; ++slot)
+        if (!in_use(static_cast<std::uint32_t>(slot)))
+            if (const int ret = ring0_map_slot(pgroot, static_cast<std::uint32_t>(slot)); ret != 0)
+                return ret;
+    return 0;
+}
+
+int map_error;
+
+void map_entry(const dune_procmap_entry* entry) {
+    // Large reservations are mapped as they are used.
+    constexpr std::uintptr_t kReservation = std::uintptr_t{16} << 30;
+    if (map_error == 0 && entry->end - entry->begin < kReservation)
+        map_error = map_now(entry);
+}
+
+/** Does Linux have anything at an address? */
+bool linux_maps(std::uintptr_t va) noexcept {
+    unsigned char resident;
+    return sys(SYS_mincore, va & ~std::uintptr_t{4095}, 4096, &resident) != -ENOMEM;
+}
+
+}  // namespace
+
+int ring0_map_init() noexcept {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    __get_cpuid(0x80000001, &a, &b, &c, &d);
+    process.large_pages = (d & (1U << 26)) != 0;
+
+    if (const auto pool = mm::pool_init(); !pool)
+        return pool.code();
+    page* const root = mm::page_alloc_zeroed();
+    if (root == nullptr)
+        return -ENOMEM;
+    pgroot = static_cast<ptent_t*>(dune_page2va(root));
+    dune_pgroot_cr3 = dune_page2pa(root);
+
+    // The pool first: it holds the tables that map the rest.
+    std::size_t len = 0;
+    const auto pool = reinterpret_cast<std::uintptr_t>(mm::pool_range(&len));
+    for (std::uintptr_t slot = pool >> SlotMap::kShift; slot <= (pool + len - 1) >> SlotMap::kShift;
+         ++slot)
+        if (const int ret = ring0_map_slot(pgroot, static_cast<std::uint32_t>(slot)); ret != 0)
+            return ret;
+    map_error = 0;
+    dune_procmap_iterate(map_entry);
+    return map_error;
+}
+
+std::uint64_t pgroot_cr3() noexcept {
+    return dune_pgroot_cr3;
+}
+
+}  // namespace dune::rt
+
+/**
+ * A fault of ring 0 on an address that no table maps. On a stack of its own, interrupts masked.
+ * @return whether the access can be repeated
+ */
+extern "C" __attribute__((visibility("hidden"))) bool dune_fix_absent(std::uintptr_t va) noexcept {
+    using namespace dune;
+    const auto slot = static_cast<std::uint32_t>(va >> mm::SlotMap::kShift);
+    if (va >> 47 != 0)
+        return false;
+    ptent_t* const root = mm::backing().current_root();
+    // Only a GiB that the root knows nothing of; what is finer is the program's.
+    const ptent_t pml4 = mm::load(root + PDX(3, va));
+    if (mm::is_table(pml4) && mm::load(mm::PoolSpace::table(PTE_ADDR(pml4)) + PDX(2, va)) != 0)
+        return false;
+    // Without map_full a page-fault handler of the program is asked about new ones.
+    if ((!rt::process.map_full && rt::has_pgflt_handler()) || !rt::linux_maps(va))
+        return false;
+    return rt::ring0_map_slot(root, slot) == 0;
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+// What the program wants done about signals. Compiled without vector registers: see syscalls.cc.
+#include "signals.h"
+
+#include <cerrno>
+#include <csignal>
+
+#include "../mm/spinlock.h"
+#include "signal_table.h"
+#include "trap.h"
+
+extern "C" void dune_sigreturn();
+
+namespace dune::rt {
+namespace {
+
+SignalAction table[kSignals + 1];
+mm::SpinLock lock;
+
+const auto kOurs = reinterpret_cast<std::uintptr_t>(&host_handler);
+
+/** What Linux is told where the program has a handler. */
+KernelSigaction host_action(const SignalAction& action) noexcept {
+    // SA_ONSTACK is for threads in host mode: those in Dune mode have no alternate stack there.
+    constexpr std::uint64_t kPassed = SA_RESTART | SA_NOCLDSTOP | SA_NOCLDWAIT | SA_ONSTACK |
+                                      static_cast<std::uint32_t>(SA_RESETHAND);
+    const std::uint64_t flags = action.callback != nullptr ? static_cast<std::uint64_t>(SA_RESTART)
+                                                           : action.wanted.flags & kPassed;
+    return {.handler = kOurs,
+            .flags = flags | SA_SIGINFO | kSaRestorer,
+            .restorer = reinterpret_cast<std::uintptr_t>(&dune_sigreturn),
+            .mask = ~std::uint64_t{0}};
+}
+
+bool valid(int sig) noexcept {
+    return sig >= 1 && sig <= kSignals;
+}
+
+}  // namespace
+
+SignalAction signal_get(int sig) noexcept {
+    const mm::SpinGuard guard(lock);
+    return table[sig];
+}
+
+KernelSigaction signal_wanted(int sig) noexcept {
+    return signal_get(sig).wanted;
+}
+
+void signal_reset(int sig) noexcept {
+    const mm::SpinGuard guard(lock);
+    table[sig].wanted.handler = reinterpret_cast<std::uintptr_t>(SIG_DFL);
+}
+
+long signal_action(int sig, const KernelSigaction* act, KernelSigaction* old) noexcept {
+    if (!valid(sig))
+        return -EINVAL;
+    const mm::SpinGuard guard(lock);
+    SignalAction& entry = table[sig];
+    const KernelSigaction before = entry.wanted;
+    KernelSigaction linux_before = {};
+    KernelSigaction linux_now = {};
+    if (act != nullptr) {
+        // First, so that the handler finds it whenever the signal comes.
+        entry.wanted = *act;
+        entry.callback = nullptr;
+        linux_now = is_handler(*act) ? host_action(entry) : *act;
+    }
+    const long ret = sys_sigaction(sig, act != nullptr ? &linux_now : nullptr, &linux_before);
+    if (ret != 0) {
+        entry.wanted = before;
+        return ret;
+    }
+    if (old != nullptr)
+        *old = linux_before.handler == kOurs ? before : linux_before;
+    return 0;
+}
+
+void signals_init() noexcept {
+    for (int sig = 1; sig <= kSignals; ++sig) {
+        KernelSigaction now = {};
+        if (sys_sigaction(sig, nullptr, &now) != 0 || now.handler == kOurs)
+            continue;
+        table[sig].wanted = now;
+        if (is_handler(now)) {
+            const KernelSigaction ours = host_action(table[sig]);
+            sys_sigaction(sig, &ours, nullptr);
+        }
+    }
+}
+
+void signals_enter(Thread& thread) noexcept {
+    // Handlers that host-mode code installed since, if any.
+    signals_init();
+    // The frames of Linux go to the trampoline's stack; the program's handlers to the program's.
+    const stack_t none = {.ss_sp = nullptr, .ss_flags = SS_DISABLE, .ss_size = 0};
+    sys(SYS_sigaltstack, nullptr, &thread.altstack);
+    if ((thread.altstack.ss_flags & SS_DISABLE) == 0)
+        sys(SYS_sigaltstack, &none, nullptr);
+}
+
+void signals_leave(Thread& thread) noexcept {
+    if ((thread.altstack.ss_flags & SS_DISABLE) == 0)
+        sys(SYS_sigaltstack, &thread.altstack, nullptr);
+}
+
+}  // namespace dune::rt
+
+using namespace dune::rt;
+
+extern "C" {
+
+sighandler_t dune_signal(int sig, sighandler_t cb) {
+    const KernelSigaction act = {.handler = reinterpret_cast<std::uintptr_t>(cb),
+                                 .flags = SA_RESTART | kSaRestorer,
+                                 .restorer = reinterpret_cast<std::uintptr_t>(&dune_sigreturn),
+                                 .mask = 0};
+    KernelSigaction old = {};
+    const long ret = signal_action(sig, &act, &old);
+    if (ret != 0) {
+        errno = static_cast<int>(-ret);
+        return SIG_ERR;
+    }
+    return reinterpret_cast<sighandler_t>(old.handler);
+}
+
+int dune_register_signal_handler(int signum, dune_intr_cb cb) {
+    if (!valid(signum) || signum == SIGKILL || signum == SIGSTOP)
+        return -EINVAL;
+    SignalAction action;
+    {
+        const dune::mm::SpinGuard guard(lock);
+        table[signum].callback = cb;
+        action = table[signum];
+    }
+    const unsigned vector = signal_vector(signum);
+    if (vector != 255)
+        dune_register_intr_handler(static_cast<int>(vector), cb);
+    const bool ours = cb != nullptr || is_handler(action.wanted);
+    const KernelSigaction act = ours ? host_action(action) : action.wanted;
+    return static_cast<int>(sys_sigaction(signum, &act, nullptr));
+}
+
+}  // extern "C"

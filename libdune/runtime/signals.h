@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+/**
+ * @file
+ * Linux signals for programs in Dune mode.
+ *
+ * Default actions stay the kernel's. Where the program has a handler, Linux is given one of ours
+ * instead. If a signal finds its thread in Dune mode, ours makes an interrupt of it, by which
+ * the program's runs in ring 0; if it finds it in host mode, ours calls the program's there.
+ */
+#pragma once
+
+#include "sys.h"
+#include "thread.h"
+
+namespace dune::rt {
+
+/** Take over the handlers that are installed. dune_init(). */
+void signals_init() noexcept;
+
+/** The thread goes to Dune mode, or comes back to host mode. */
+void signals_enter(Thread& thread) noexcept;
+void signals_leave(Thread& thread) noexcept;
+
+/** rt_sigaction, as the program sees it. @return 0 or a negative errno. Context: any */
+long signal_action(int sig, const KernelSigaction* act, KernelSigaction* old) noexcept;
+
+/** What the program asked for. */
+KernelSigaction signal_wanted(int sig) noexcept;
+
+/** CR4 bits that dune_protect_supervisor() turned on. */
+std::uint64_t protect_bits() noexcept;
+
+}  // namespace dune::rt

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT
+#include "thread.h"
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "fpu_area.h"
+#include "sys.h"
+#include "trap.h"
+
+namespace dune::rt {
+namespace {
+
+// Initial-exec: read in Linux signal handlers, where a lazily allocated variable would be malloc.
+__thread Thread* current_thread __attribute__((tls_model("initial-exec")));
+
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kBlock = 64 << 10;
+
+/*
+ * The area's mapping, from a multiple of 64 KiB on (so that IST 1 ends at one plus 256):
+ *
+ *     0        a page that is not accessible
+ *     4 KiB    stack for ring 3's entries while no dune_jump_to_user() runs
+ *     60 KiB   lower half of the IST 1 stack, for frames that come while one is there
+ *     64 KiB   upper half of the IST 1 stack
+ *     68 KiB   struct Thread
+ *     76 KiB   stack of #DF
+ *     84 KiB   stack of the faults that cannot use the interrupted one
+ *     124 KiB  where IST 1 would be if a third frame came
+ *     128 KiB  areas for the vector state, then 128 KiB of stack for host mode
+ */
+constexpr std::size_t kKernelStackTop = 60 << 10;
+constexpr std::size_t kThreadOffset = 68 << 10;
+constexpr std::size_t kDoubleFaultTop = 84 << 10;
+constexpr std::size_t kFixStackTop = 124 << 10;
+constexpr std::size_t kFpuOffset = 128 << 10;
+static_assert(kThreadOffset + sizeof(Thread) <= (76 << 10));
+static_assert(IST_TOP + kThreadOffset == kBlock + 0x100);
+
+std::size_t fpu_slot() noexcept {
+    return fpu_area_size() + 64;
+}
+
+std::size_t trampoline_offset() noexcept {
+    const std::size_t fpu_end = kFpuOffset + 3 * fpu_slot() + kPage;
+    return (fpu_end + kPage - 1) & ~(kPage - 1);
+}
+
+std::uint8_t* fpu_area(std::uint8_t* base, std::size_t index) noexcept {
+    return base + kFpuOffset + 64 + index * fpu_slot();
+}
+
+constexpr std::uint64_t kCode64 = 0x00af9b000000ffff;  // present, accessed, long mode
+constexpr std::uint64_t kCode32 = 0x00cf9b000000ffff;
+constexpr std::uint64_t kData = 0x00cf93000000ffff;
+constexpr std::uint64_t kDpl3 = std::uint64_t{3} << 45;
+
+void set_tables(Thread& thread) noexcept {
+    auto& gdt = thread.gdt;
+    std::memset(gdt, 0, sizeof(gdt));
+    gdt[SEL_KERNEL_CS / 8] = kCode64;
+    gdt[SEL_KERNEL_DS / 8] = kData;
+    gdt[SEL_USER32_CS / 8] = kCode32 | kDpl3;
+    gdt[SEL_USER_DS / 8] = kData | kDpl3;
+    gdt[SEL_USER_CS / 8] = kCode64 | kDpl3;
+    const auto tss = reinterpret_cast<std::uint64_t>(&thread.tss);
+    // SDM vol. 3, figure 8-4: a 64-bit TSS that is available.
+    gdt[SEL_TSS / 8] = (sizeof(TaskState) - 1) | (tss & 0xffffff) << 16 |
+                       std::uint64_t{0x89} << 40 | (tss >> 24 & 0xff) << 56;
+    gdt[SEL_TSS / 8 + 1] = tss >> 32;
+    thread.gdt_ptr = {.limit = sizeof(gdt) - 1, .base = reinterpret_cast<std::uint64_t>(gdt)};
+    thread.idt_ptr = idt_pointer();
+
+    const auto base = reinterpret_cast<std::uint64_t>(&thread) - kThreadOffset;
+    std::memset(&thread.tss, 0, sizeof(thread.tss));
+    thread.tss.ist[0] = base + kThreadOffset + IST_TOP;
+    thread.tss.ist[kIstDoubleFault - 1] = base + kDoubleFaultTop;
+    thread.tss.io_map = sizeof(TaskState);
+}
+
+}  // namespace
+
+Thread* current() noexcept {
+    return current_thread;
+}
+
+void set_current(Thread* thread) noexcept {
+    current_thread = thread;
+}
+
+Thread* thread_create() noexcept {
+    const std::size_t size = trampoline_offset() + kTrampolineStackSize;
+    void* const map = mmap(nullptr, size + kBlock, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED)
+        return nullptr;
+    const auto start = reinterpret_cast<std::uintptr_t>(map);
+    auto* const base = reinterpret_cast<std::uint8_t*>((start + kBlock - 1) & ~(kBlock - 1));
+    mprotect(base, kPage, PROT_NONE);
+    mprotect(base + trampoline_offset() - kPage, kPage, PROT_NONE);
+
+    auto* const thread = reinterpret_cast<Thread*>(base + kThreadOffset);
+    thread->map = map;
+    thread->map_size = size + kBlock;
+    thread->vcpu_fd = -1;
+    thread->trampoline_stack =
+        reinterpret_cast<std::uintptr_t>(base + trampoline_offset() + kTrampolineStackSize);
+    thread->altstack.ss_flags = SS_DISABLE;
+    return thread;
+}
+
+void thread_reset(Thread& thread) noexcept {
+    auto* const base = reinterpret_cast<std::uint8_t*>(&thread) - kThreadOffset;
+    thread.self = &thread;
+    thread.kernel_rsp = reinterpret_cast<std::uintptr_t>(base + kKernelStackTop - 8);
+    thread.trap_fpu = fpu_area(base, 0);
+    thread.user_fpu = fpu_area(base, 1);
+    thread.fix_fpu = fpu_area(base, 2);
+    for (std::size_t i = 0; i < 3; ++i)
+        fpu_area_clear(fpu_area(base, i));
+    thread.fix_stack = reinterpret_cast<std::uintptr_t>(base + kFixStackTop - 8);
+    thread.jump_rsp = 0;
+    thread.window = 0;
+    thread.signal.number = 0;
+    set_tables(thread);
+}
+
+void thread_drop_vcpu(Thread& thread) noexcept {
+    if (thread.page != nullptr)
+        sys(SYS_munmap, thread.page, kVcpuMapSize);
+    if (thread.door_map != nullptr)
+        sys(SYS_munmap, thread.door_map, kPage);
+    if (thread.vcpu_fd >= 0)
+        sys(SYS_close, thread.vcpu_fd);
+    thread.page = nullptr;
+    thread.door_map = nullptr;
+    thread.vcpu_fd = -1;
+}
+
+void thread_destroy(Thread* thread) noexcept {
+    thread_drop_vcpu(*thread);
+    munmap(thread->map, thread->map_size);
+}
+
+}  // namespace dune::rt

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The host-mode side of a thread in Dune mode: a loop that enters the guest, and does in host mode
+ * what the guest asks for. It runs on a stack of its own, so that frames of Linux signals never
+ * come onto the program's.
+ */
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+
+#include "process.h"
+#include "signals.h"
+#include "sys.h"
+#include "trap.h"
+
+extern "C" {
+int dune_host_syscall(dune_regs* regs, dune::rt::Thread* thread);
+[[noreturn]] void dune_resume_host(const void* context);
+long dune_host_fork(const dune::rt::HostContext* context, long nr);
+long dune_host_clone(const dune_regs* regs, long nr);
+[[noreturn]] void dune_host_exit_thread(void* stack, std::size_t len, int status);
+extern const char dune_lstar_done[], dune_lstar_restart[];
+extern const char dune_passthrough_done[], dune_passthrough_restart[];
+}
+
+namespace dune::rt {
+namespace {
+
+// Results that the kernel keeps to itself (include/linux/errno.h).
+constexpr int kRestartSys = -512;
+constexpr int kRestartNoIntr = -513;
+constexpr int kRestartBlock = -516;
+
+std::uint64_t address(const char* label) noexcept {
+    return reinterpret_cast<std::uint64_t>(label);
+}
+
+void run(Thread& thread) noexcept {
+    dune_vcpu_page& page = *thread.page;
+    if (page.exit == DUNE_EXIT_BOUNCE && page.progress == 0) {
+        // A way in that cannot sleep: else what made us bounce may do so for ever.
+        asm volatile("mov (%%rax), %%al" ::"a"(thread.door_map) : "memory");
+        if (page.exit != 0)
+            return;
+    }
+    const long ret = sys(SYS_ioctl, thread.vcpu_fd, DUNE_RUN, 0);
+    if (ret != 0 && ret != -EINTR) {
+        complain("the kernel module refuses to run this thread (error %ld)", -ret);
+        sys(SYS_exit_group, 1);
+    }
+}
+
+/** Where the guest goes on, as the program sees it: not within the library's SYSCALL entry. */
+HostContext program_context(const dune_vcpu_page& page) noexcept {
+    HostContext context = {.regs = page.regs, .rip = page.rip, .rflags = page.rflags};
+    if (page.rip == address(dune_lstar_done)) {
+        context.rip = page.regs.rcx;
+        context.rflags = page.regs.r11;
+    }
+    return context;
+}
+
+/** Does the guest take interrupts once this call is over? */
+bool takes_interrupts(const dune_vcpu_page& page) noexcept {
+    return (program_context(page).rflags & RFLAGS_IF) != 0;
+}
+
+void go_to(dune_vcpu_page& page, std::uint64_t rip) noexcept {
+    page.rip = rip;
+    page.set |= DUNE_SET_RIP;
+}
+
+/** Have the guest make the call again: a signal's handler comes first. */
+void repeat_call(dune_vcpu_page& page) noexcept {
+    constexpr std::uint64_t kVmcallLength = 3;
+    if (page.rip == address(dune_lstar_done))
+        go_to(page, address(dune_lstar_restart));
+    else if (page.rip == address(dune_passthrough_done))
+        go_to(page, address(dune_passthrough_restart));
+    else
+        go_to(page, page.rip - kVmcallLength);
+}
+
+/** Do an ordinary call. */
+void do_syscall(Thread& thread) noexcept {
+    dune_vcpu_page& page = *thread.page;
+    thread.window = takes_interrupts(page) ? 1 : 0;
+    if (page.restart != 0 && thread.window != 0 && page.pending_any != 0) {
+        // It was tried in the module, and the signal that ended it has come here since.
+        const bool repeat = page.restart == kRestartNoIntr ||
+                            (page.restart == kRestartSys && thread.signal.restart);
+        if (repeat)
+            repeat_call(page);
+        else
+            page.regs.rax = static_cast<std::uint64_t>(-EINTR);
+        return;
+    }
+    // Sleeps go on with the rest of the time, if nothing but a stop interrupted them.
+    const std::uint64_t nr = page.regs.rax;
+    if (page.restart == kRestartBlock)
+        page.regs.rax = SYS_restart_syscall;
+    if (dune_host_syscall(&page.regs, &thread) != 0) {
+        page.regs.rax = nr;
+        repeat_call(page);
+    }
+    thread.window = 0;
+}
+
+/** Linux' struct clone_args, as far as it is looked at. */
+struct CloneArgs {
+    std::uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+};
+
+/** What a call that makes a thread or a process says about the child's memory. */
+struct Birth {
+    std::uint64_t flags;
+    std::uint64_t stack;  // the child's stack pointer, 0: the parent's
+};
+
+Birth birth_of(const dune_regs& regs) noexcept {
+    switch (regs.rax) {
+        case SYS_clone:
+            return {regs.rdi, regs.rsi};
+        case SYS_clone3: {
+            CloneArgs args = {};
+            struct {
+                void* base;
+                std::size_t len;
+            } local = {&args, sizeof(args)},
+              remote = {reinterpret_cast<void*>(regs.rdi), sizeof(args)};
+            const long pid = sys(SYS_getpid);
+            const long got = sys(SYS_process_vm_readv, pid, &local, 1, &remote, 1);
+            if (got < 0 && got != -EFAULT)  // forbidden by a filter: read it as it is
+                args = *reinterpret_cast<const CloneArgs*>(regs.rdi);
+            return {args.flags, args.stack == 0 ? 0 : args.stack + args.stack_size};
+        }
+        case SYS_vfork:
+            return {CLONE_VM | CLONE_VFORK, 0};
+        default:
+            return {0, 0};
+    }
+}
+
+/** Host mode's FS base becomes the guest's for a while, if they differ: children inherit it. */
+class ChildFsBase {
+  public:
+    explicit ChildFsBase(const Thread& thread, std::uint64_t flags) noexcept {
+        sys(SYS_arch_prctl, kGetFs, &before_);
+        differ_ = (flags & CLONE_SETTLS) == 0 && guest_fs(thread) != before_;
+        if (differ_)
+            sys(SYS_arch_prctl, kSetFs, guest_fs(thread));
+    }
+    ~ChildFsBase() {
+        if (differ_)
+            sys(SYS_arch_prctl, kSetFs, before_);
+    }
+    ChildFsBase(const ChildFsBase&) = delete;
+    ChildFsBase& operator=(const ChildFsBase&) = delete;
+
+  private:
+    static constexpr int kGetFs = 0x1003, kSetFs = 0x1002;
+    static std::uint64_t guest_fs(const Thread& thread) noexcept { return thread.kernel_fs; }
+    std::uint64_t before_ = 0;
+    bool differ_ = false;
+};
+
+void do_clone(Thread& thread) noexcept {
+    dune_vcpu_page& page = *thread.page;
+    if (page.pending_any != 0 && takes_interrupts(page)) {
+        repeat_call(page);
+        return;
+    }
+    const auto nr = static_cast<long>(page.regs.rax);
+    const Birth birth = birth_of(page.regs);
+    if ((birth.flags & CLONE_VM) != 0 && (birth.flags & CLONE_VFORK) == 0 && birth.stack == 0) {
+        page.regs.rax = static_cast<std::uint64_t>(-EINVAL);  // two threads on one stack
+        return;
+    }
+    // The page is not the child's to read.
+    thread.child = program_context(page);
+    const ChildFsBase fs(thread, birth.flags);
+    if (birth.stack != 0) {
+        reinterpret_cast<std::uint64_t*>(birth.stack)[-1] = thread.child.rip;
+        page.regs.rax = static_cast<std::uint64_t>(dune_host_clone(&thread.child.regs, nr));
+    } else {
+        thread.child.regs.rax = 0;
+        page.regs.rax = static_cast<std::uint64_t>(dune_host_fork(&thread.child, nr));
+    }
+}
+
+[[noreturn]] void exit_thread(Thread& thread, int status) noexcept {
+    const std::uint64_t all = ~std::uint64_t{0};
+    sys_sigprocmask(SIG_BLOCK, &all, nullptr);
+    threads_remove(thread);
+    thread_drop_vcpu(thread);
+    set_current(nullptr);
+    dune_host_exit_thread(thread.map, thread.map_size, status);
+}
+
+void handle_syscall(Thread& thread) noexcept {
+    dune_regs& regs = thread.page->regs;
+    switch (regs.rax) {
+        case SYS_fork:
+        case SYS_vfork:
+        case SYS_clone:
+        case SYS_clone3:
+            do_clone(thread);
+            break;
+        case SYS_exit:
+            exit_thread(thread, static_cast<int>(regs.rdi));
+        case SYS_rt_sigreturn:
+            // There is no frame of Linux' to return from: handlers return to the library.
+            regs.rax = static_cast<std::uint64_t>(-ENOSYS);
+            break;
+        default:
+            do_syscall(thread);
+    }
+}
+
+[[noreturn]] void leave(Thread& thread) noexcept {
+    threads_remove(thread);
+    thread.active = false;
+    signals_leave(thread);
+    dune_resume_host(thread.page);
+}
+
+}  // namespace
+}  // namespace dune::rt
+
+extern "C" [[noreturn]] __attribute__((visibility("hidden"))) void dune_trampoline(
+    dune::rt::Thread* thread) {
+    using namespace dune::rt;
+    thread->page->exit = 0;
+    for (;;) {
+        run(*thread);
+        switch (thread->page->exit) {
+            case DUNE_EXIT_SYSCALL:
+                handle_syscall(*thread);
+                break;
+            case DUNE_EXIT_LEAVE:
+                leave(*thread);
+            case DUNE_EXIT_DEATH:
+                report_death(thread->page);
+            default:
+                break;
+        }
+    }
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+/** @file The interrupt table, and what a vector does before anybody registers a handler. */
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kern/dune.h"
+#include "libdune/dune.h"
+#include "tables.h"
+
+namespace dune::rt {
+
+/** IST numbers; all vectors but #DF use kIstTrap. */
+constexpr unsigned kIstTrap = 1;
+constexpr unsigned kIstDoubleFault = 2;
+
+/** What handlers of vectors are really called with: also the vector and the saved vector state. */
+using TrapHandler = void (*)(dune_tf* tf, std::uint64_t vector, void* fpu);
+
+/** Fill the interrupt table. fast: with the fast form of the entry code. */
+void idt_init(bool fast) noexcept;
+/** For LIDT. */
+TablePointer idt_pointer() noexcept;
+/** For IA32_LSTAR. */
+std::uint64_t lstar() noexcept;
+
+/** Has the program registered a page-fault handler? */
+bool has_pgflt_handler() noexcept;
+
+/**
+ * Do what Linux would do about a fault in the guest: call the program's handler of the signal, in
+ * Dune mode, or report it and die of it.
+ * @param fpu the interrupted vector state
+ */
+void fault_to_signal(dune_tf* tf, void* fpu, int sig, int code, std::uintptr_t addr,
+                     int vector) noexcept;
+
+/** Is there a handler of the signal that runs on a stack of its own? */
+bool fault_on_alternate_stack(const dune_tf* tf, int sig) noexcept;
+
+/** The interrupt that a signal comes by. */
+constexpr unsigned signal_vector(int sig) noexcept {
+    return sig < 255 - DUNE_SIGNAL_INTR_BASE ? static_cast<unsigned>(DUNE_SIGNAL_INTR_BASE + sig)
+                                             : 255;
+}
+
+/** What vectors of signals do by default: run the handler that the program gave to Linux. */
+void signal_interrupt(dune_tf* tf, std::uint64_t vector, void* fpu) noexcept;
+
+/** Say what happened, where, and die of a signal. */
+[[noreturn]] void report_fault(const dune_tf* tf, int vector, int sig, std::uintptr_t addr,
+                               const char* what) noexcept;
+/** The same for a guest that cannot go on. Host mode. */
+[[noreturn]] void report_death(const dune_vcpu_page* page) noexcept;
+
+}  // namespace dune::rt
