@@ -11,7 +11,6 @@
 
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
-#include <linux/pgtable.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
@@ -22,10 +21,13 @@
 #include "trace.h"
 #include "vcpu.h"
 
-static u8 mirror_memtype[8];	/* by the PAT index of a page-table entry */
+static u32 mirror_memtype[8];	/* by the PAT index of a page-table entry */
+static int mirror_top_shift;	/* of the root table */
+
+#define PGDIR_SHIFT_4 39		/* of the root of four levels */
 
 /**
- * dune_mirror_init() - learn the memory types that page-table entries stand for
+ * dune_mirror_init() - learn the shape of page tables here
  *
  * Return: 0.
  */
@@ -39,61 +41,77 @@ int __init dune_mirror_init(void)
 		u8 type = pat >> (8 * i) & 7;
 
 		/* UC- (7) has no place in EPT; without the MTRRs' say it is UC. */
-		mirror_memtype[i] = type == 7 ? 0 : type;
+		mirror_memtype[i] = (type == 7 ? 0 : type) << DUNE_LEAF_MEMTYPE_SHIFT;
 	}
+	mirror_top_shift = pgtable_l5_enabled() ? 48 : PGDIR_SHIFT_4;
 	return 0;
 }
 
-static bool mirror_leaf(struct dune_leaf *leaf, u64 val, u64 pa, u8 level)
+static __always_inline u32 mirror_type(u64 val, int shift)
 {
-	u64 pat = level == 1 ? _PAGE_PAT : _PAGE_PAT_LARGE;
+	u64 pat = shift == PAGE_SHIFT ? _PAGE_PAT : _PAGE_PAT_LARGE;
 
+	if (likely(!(val & (_PAGE_PWT | _PAGE_PCD | pat))))
+		return mirror_memtype[0];
+	return mirror_memtype[(val & pat ? 4 : 0) | (val & _PAGE_PCD ? 2 : 0) |
+			      (val & _PAGE_PWT ? 1 : 0)];
+}
+
+static __always_inline bool mirror_leaf(struct dune_leaf *leaf, u64 val, int shift)
+{
 	/* PROT_NONE and NUMA hinting entries are not present in the hardware's sense. */
 	if ((val & (_PAGE_PRESENT | _PAGE_USER)) != (_PAGE_PRESENT | _PAGE_USER))
 		return false;
-	leaf->pa = pa;
-	leaf->level = level;
+	leaf->pa = val & PTE_PFN_MASK & ~((1ull << shift) - 1);
+	leaf->level = (shift - PAGE_SHIFT) / 9 + 1;
 	/*
 	 * The RW bit itself: shadow-stack pages are "writable" to Linux, and not to us. Only dirty
 	 * entries are writable in the mirror, so that a first write passes through Linux.
 	 */
-	leaf->write = (val & _PAGE_RW) && (val & _PAGE_DIRTY);
-	leaf->exec = !(val & _PAGE_NX);
-	leaf->memtype = mirror_memtype[(val & pat ? 4 : 0) | (val & _PAGE_PCD ? 2 : 0) |
-				       (val & _PAGE_PWT ? 1 : 0)];
+	leaf->access = DUNE_LEAF_READ | (val & _PAGE_NX ? 0 : DUNE_LEAF_EXEC) |
+		       mirror_type(val, shift);
+	if ((val & (_PAGE_RW | _PAGE_DIRTY)) == (_PAGE_RW | _PAGE_DIRTY))
+		leaf->access |= DUNE_LEAF_WRITE;
 	return true;
 }
 
-/* Walks the host's page table for one address; false if it has nothing that user mode may use. */
-static bool mirror_walk(struct mm_struct *mm, unsigned long addr, struct dune_leaf *leaf)
+static __always_inline u64 mirror_entry(const u64 *table, unsigned long addr, int shift)
 {
-	pgd_t *pgd;
-	p4d_t *p4d;
-	pud_t *pudp, pud;
-	pmd_t *pmdp, pmd;
-	pte_t pte;
+	return READ_ONCE(table[addr >> shift & (PTRS_PER_PTE - 1)]);
+}
+
+/*
+ * Walks the host's page table for one address; false if it has nothing that user mode may use. The
+ * format is the CPU's (SDM 4.5), so no helper of the kernel's is needed to read it.
+ */
+static __always_inline bool mirror_walk(struct mm_struct *mm, unsigned long addr,
+					struct dune_leaf *leaf)
+{
+	const u64 *table = (const u64 *)mm->pgd;
+	u64 val;
 
 	lockdep_assert_irqs_disabled();
-	pgd = pgd_offset(mm, addr);
-	if (pgd_none(*pgd) || pgd_bad(*pgd))
+	if (unlikely(mirror_top_shift != PGDIR_SHIFT_4)) {
+		val = mirror_entry(table, addr, mirror_top_shift);
+		if (!(val & _PAGE_PRESENT))
+			return false;
+		table = __va(val & PTE_PFN_MASK);
+	}
+	val = mirror_entry(table, addr, PGDIR_SHIFT_4);
+	if (!(val & _PAGE_PRESENT))
 		return false;
-	p4d = p4d_offset(pgd, addr);
-	if (p4d_none(*p4d) || p4d_bad(*p4d))
+	val = mirror_entry(__va(val & PTE_PFN_MASK), addr, PUD_SHIFT);
+	if (!(val & _PAGE_PRESENT))
 		return false;
-	pudp = pud_offset(p4d, addr);
-	pud = READ_ONCE(*pudp);
-	if (!(pud_val(pud) & _PAGE_PRESENT))
+	if (unlikely(val & _PAGE_PSE))
+		return mirror_leaf(leaf, val, PUD_SHIFT);
+	val = mirror_entry(__va(val & PTE_PFN_MASK), addr, PMD_SHIFT);
+	if (!(val & _PAGE_PRESENT))
 		return false;
-	if (pud_val(pud) & _PAGE_PSE)
-		return mirror_leaf(leaf, pud_val(pud), (u64)pud_pfn(pud) << PAGE_SHIFT, 3);
-	pmdp = pmd_offset(&pud, addr);
-	pmd = READ_ONCE(*pmdp);
-	if (!(pmd_val(pmd) & _PAGE_PRESENT))
-		return false;
-	if (pmd_val(pmd) & _PAGE_PSE)
-		return mirror_leaf(leaf, pmd_val(pmd), (u64)pmd_pfn(pmd) << PAGE_SHIFT, 2);
-	pte = READ_ONCE(*pte_offset_kernel(&pmd, addr));
-	return mirror_leaf(leaf, pte_val(pte), (u64)pte_pfn(pte) << PAGE_SHIFT, 1);
+	if (val & _PAGE_PSE)
+		return mirror_leaf(leaf, val, PMD_SHIFT);
+	return mirror_leaf(leaf, mirror_entry(__va(val & PTE_PFN_MASK), addr, PAGE_SHIFT),
+			   PAGE_SHIFT);
 }
 
 /* Touches user memory so that Linux maps it: an atomic OR of nothing for a write. */
@@ -116,10 +134,12 @@ fault:
 }
 
 /* What Linux would say to an access that could not be satisfied. */
-static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, bool write, bool exec)
+static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, u32 access)
 {
 	struct mm_struct *mm = vcpu->proc->mm;
-	unsigned long need = write ? VM_WRITE : exec ? VM_EXEC : VM_READ | VM_WRITE | VM_EXEC;
+	unsigned long need = access & DUNE_LEAF_WRITE ? VM_WRITE :
+			     access & DUNE_LEAF_EXEC  ? VM_EXEC :
+							VM_READ | VM_WRITE | VM_EXEC;
 	struct vm_area_struct *vma;
 	int sig = SIGSEGV, code = SEGV_MAPERR;
 
@@ -153,11 +173,6 @@ static bool mirror_address(struct dune_process *proc, u64 gpa, unsigned long *ad
 	return va != DUNE_SLOT_NONE;
 }
 
-static bool mirror_allows(const struct dune_leaf *leaf, bool write, bool exec)
-{
-	return (leaf->write || !write) && (leaf->exec || !exec);
-}
-
 /* Installs what a walk found, unless the page table may have changed since. */
 static void mirror_install(struct dune_vcpu *vcpu, u64 gpa, u64 seq, const struct dune_leaf *leaf)
 {
@@ -174,14 +189,13 @@ static void mirror_install(struct dune_vcpu *vcpu, u64 gpa, u64 seq, const struc
  * dune_mirror_try() - map what the guest wants to use, if Linux has it already
  * @vcpu: the calling thread's
  * @gpa: guest-physical address of the access
- * @write: it wants to write
- * @exec: it wants to execute
+ * @access: DUNE_LEAF_*, what for; other bits are ignored
  *
  * Context: interrupts off.
  *
  * Return: true if the guest can go on; false if dune_mirror_fault() has to see to it.
  */
-bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec)
+bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 {
 	struct dune_process *proc = vcpu->proc;
 	struct dune_leaf leaf;
@@ -192,7 +206,7 @@ bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec)
 	smp_rmb();
 	if (unlikely(vcpu->nr_tables < DUNE_TABLE_CACHE || !mirror_address(proc, gpa, &addr)))
 		return false;
-	if (!mirror_walk(proc->mm, addr, &leaf) || !mirror_allows(&leaf, write, exec))
+	if (!mirror_walk(proc->mm, addr, &leaf) || access & DUNE_LEAF_ACCESS & ~leaf.access)
 		return false;
 	mirror_install(vcpu, gpa, seq, &leaf);
 	return true;
@@ -202,15 +216,14 @@ bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec)
  * dune_mirror_fault() - have Linux map what the guest wants to use, and map it
  * @vcpu: the calling thread's
  * @gpa: guest-physical address of the access
- * @write: it wants to write
- * @exec: it wants to execute
+ * @access: DUNE_LEAF_*, what for; other bits are ignored
  *
  * Context: process context, may sleep.
  *
  * Return: 0 if it is mapped, or may be after a change that came between (the guest just tries
  * again); -EFAULT if Linux refuses the access, with page->fault_* set; -ENOMEM.
  */
-int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec)
+int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 {
 	struct dune_process *proc = vcpu->proc;
 	struct dune_leaf leaf;
@@ -227,16 +240,16 @@ int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec)
 	ret = dune_tables_fill(vcpu);
 	if (ret)
 		return ret;
-	if (unlikely(!mirror_touch(addr, write)))
-		return mirror_refused(vcpu, addr, write, exec);
+	if (unlikely(!mirror_touch(addr, access & DUNE_LEAF_WRITE)))
+		return mirror_refused(vcpu, addr, access);
 	seq = READ_ONCE(proc->inval_seq);
 	smp_rmb();
 	local_irq_disable();
 	found = mirror_walk(proc->mm, addr, &leaf);
 	local_irq_enable();
-	if (unlikely(found && exec && !leaf.exec))
-		return mirror_refused(vcpu, addr, write, exec);
-	if (likely(found && mirror_allows(&leaf, write, exec)))
+	if (unlikely(found && access & DUNE_LEAF_EXEC & ~leaf.access))
+		return mirror_refused(vcpu, addr, access);
+	if (likely(found && !(access & DUNE_LEAF_ACCESS & ~leaf.access)))
 		mirror_install(vcpu, gpa, seq, &leaf);
 	return 0;
 }

@@ -46,6 +46,7 @@ struct dune_process {
 	spinlock_t lock;		/* of the tables and of what follows */
 	void *root;			/* the engine's root table */
 	u64 nr_tables;
+	u64 tables_gone;		/* grows when tables leave: pointers to them are void */
 	u64 flush_gen;			/* grows when entries went; a vCPU that is behind flushes */
 	u64 inval_seq;			/* grows at the end of each invalidation */
 	unsigned int inval_active;	/* invalidations under way */
@@ -61,11 +62,16 @@ struct dune_process {
 /* One translation of the process' own page table. */
 struct dune_leaf {
 	u64 pa;				/* host-physical, aligned to the level's size */
-	u8 level;			/* 1: 4 KiB, 2: 2 MiB, 3: 1 GiB */
-	u8 memtype;			/* SDM 12.3: 0 UC, 1 WC, 4 WT, 5 WP, 6 WB */
-	bool write;
-	bool exec;
+	u32 level;			/* 1: 4 KiB, 2: 2 MiB, 3: 1 GiB */
+	u32 access;			/* DUNE_LEAF_*, and the memory type (SDM 12.3) above them */
 };
+
+/* Kinds of access; VT-x has them like this in EPT entries and in exit qualifications. */
+#define DUNE_LEAF_READ BIT(0)
+#define DUNE_LEAF_WRITE BIT(1)
+#define DUNE_LEAF_EXEC BIT(2)
+#define DUNE_LEAF_ACCESS 7u
+#define DUNE_LEAF_MEMTYPE_SHIFT 3
 
 struct dune_process *dune_process_get(void);
 void dune_process_put(struct dune_process *proc);
@@ -75,8 +81,8 @@ void dune_process_stats(struct dune_process *proc, struct dune_stats *st);
 void dune_process_kick(struct dune_process *proc);
 void dune_counters_add(struct dune_counters *to, const struct dune_counters *from);
 
-bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec);
-int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, bool write, bool exec);
+bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access);
+int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access);
 int dune_mirror_init(void);
 extern const struct mmu_notifier_ops dune_mirror_notifier_ops;
 

@@ -120,25 +120,20 @@ static noinline int syscall_interrupted(struct dune_vcpu *vcpu, long ret)
 /**
  * dune_syscall_fast() - do the system call in page->regs
  * @vcpu: the calling thread's
+ * @nr: its number, read once from rax and checked
  *
  * Context: process context, what dune_syscall_way() called DUNE_CALL_FAST.
  *
  * Return: 0 with the result in rax; 1 if user space has to do it (page->exit is set).
  */
-int dune_syscall_fast(struct dune_vcpu *vcpu)
+int dune_syscall_fast(struct dune_vcpu *vcpu, unsigned long nr)
 {
 	struct dune_regs *guest = &vcpu->page->regs;
 	struct pt_regs *regs = current_pt_regs();
-	unsigned long nr = READ_ONCE(guest->rax);
 	long ret;
 
 	if (unlikely(!vcpu->saved.used))
 		syscall_save(vcpu, regs);
-	/* Another thread may have written to the page since the number was looked at. */
-	if (unlikely(nr >= NR_syscalls || test_bit(nr, dune_slow_nrs))) {
-		guest->rax = -ENOSYS;
-		return 0;
-	}
 	nr = array_index_nospec(nr, NR_syscalls);
 	regs->orig_ax = nr;
 	regs->di = guest->rdi;

@@ -64,7 +64,7 @@ struct dune_engine {
 	void (*sched_out)(struct dune_vcpu *vcpu);
 
 	/* The mirror's tables. All but the last two are called with proc->lock held. */
-	int (*map)(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf);
+	void (*map)(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf);
 	/* true if a mapping went, and so CPUs have to flush; empty tables go to *freed */
 	bool (*zap)(struct dune_process *proc, u64 start, u64 end, struct list_head *freed);
 	/* Accessed since last asked? clear: forget that it was. *flush: a flush is needed. */
@@ -94,7 +94,7 @@ extern bool dune_fast_calls;
 extern unsigned long dune_slow_nrs[];
 void dune_syscall_init(bool allow);
 void dune_syscall_exit(void);
-int dune_syscall_fast(struct dune_vcpu *vcpu);
+int dune_syscall_fast(struct dune_vcpu *vcpu, unsigned long nr);
 void dune_syscall_restore(struct dune_vcpu *vcpu);
 
 enum dune_way {

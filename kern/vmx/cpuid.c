@@ -12,9 +12,9 @@
  */
 void vmx_cpuid(struct dune_regs *regs)
 {
-	u32 leaf = regs->rax, subleaf = regs->rcx, eax, ebx, ecx, edx;
+	u32 leaf = regs->rax, subleaf = regs->rcx, eax = leaf, ebx, ecx = subleaf, edx;
 
-	cpuid_count(leaf, subleaf, &eax, &ebx, &ecx, &edx);
+	native_cpuid(&eax, &ebx, &ecx, &edx);
 	switch (leaf) {
 	case 1:
 		/* MONITOR, VMX, SMX, PDCM, x2APIC, TSC deadline; DS, ACPI, TM */

@@ -65,6 +65,7 @@ static void ept_unlink(struct dune_process *proc, void *table, int level, struct
 	}
 	list_add(dune_table_link(table), freed);
 	proc->nr_tables--;
+	proc->tables_gone++;
 }
 
 /**
@@ -80,6 +81,19 @@ void vmx_ept_destroy(struct dune_process *proc)
 	proc->root = NULL;
 }
 
+static u64 ept_leaf(const struct dune_leaf *leaf, u64 gpa, int level)
+{
+	u64 val = leaf->pa | leaf->access | EPT_IGNORE_PAT | EPT_ACCESSED;
+
+	BUILD_BUG_ON(DUNE_LEAF_READ != EPT_READ || DUNE_LEAF_WRITE != EPT_WRITE ||
+		     DUNE_LEAF_EXEC != EPT_EXEC || DUNE_LEAF_MEMTYPE_SHIFT != EPT_MEMTYPE_SHIFT);
+	if (likely(level == 1 && leaf->level == 1))
+		return val;
+	/* Where a leaf as large cannot be, the part of it that was asked for. */
+	return val | (gpa & (level_size(leaf->level) - 1) & ~(level_size(level) - 1)) |
+	       (level > 1 ? EPT_LARGE : 0);
+}
+
 /**
  * vmx_ept_map() - put one translation in
  * @vcpu: the calling thread's; has DUNE_TABLE_CACHE tables
@@ -87,53 +101,52 @@ void vmx_ept_destroy(struct dune_process *proc)
  * @leaf: what the host's page table says of it
  *
  * Context: proc->lock held.
- *
- * Return: 0.
  */
-int vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf)
+void vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf)
 {
-	struct dune_process *proc = vcpu->proc;
 	int level = EPT_ROOT_LEVEL, last = min_t(int, leaf->level, dune_vmx_engine.max_level);
+	struct dune_process *proc = vcpu->proc;
+	struct vmx_vcpu *vmx = to_vmx(vcpu);
 	void *table = proc->root;
 	u64 *e, val;
 
+	/* The table that the last page went to often takes the next one, too. */
+	if (last == 1 && vmx->last_table && vmx->last_table_gpa == gpa >> 21 &&
+	    vmx->last_table_gone == proc->tables_gone) {
+		WRITE_ONCE(*ept_entry(vmx->last_table, gpa, 1), ept_leaf(leaf, gpa, 1));
+		return;
+	}
 	for (;; level--) {
 		e = ept_entry(table, gpa, level);
 		val = *e;
-		if (level == last)
-			break;
+		if (level == last) {
+			/*
+			 * A table where a large page belongs now: it is empty, or has what came since
+			 * its pages went. Either is right, so it stays, and gets a small page.
+			 */
+			if (likely(level == 1 || !(val & EPT_RWX) || is_leaf(val, level)))
+				break;
+			last--;
+		}
 		if (!(val & EPT_RWX)) {
 			void *next = vcpu->tables[--vcpu->nr_tables];
 
 			proc->nr_tables++;
 			WRITE_ONCE(*e, __pa(next) | EPT_RWX);
 			table = next;
-		} else if (is_leaf(val, level)) {
-			/* A larger page was here, and Linux split it since: its notifier took it out. */
-			return 0;
+		} else if (unlikely(is_leaf(val, level))) {
+			/* A larger page was here, and Linux is splitting it: its notifier comes. */
+			return;
 		} else {
 			table = child(val);
 		}
 	}
-	/*
-	 * A table where a large page belongs now. Its pages went before the large one came, so it is
-	 * empty, or holds what was put in meanwhile: both stay right, and the table stays.
-	 */
-	if (val & EPT_RWX && !is_leaf(val, level) && level > 1) {
-		struct dune_leaf part = *leaf;
-
-		part.level = level - 1;
-		part.pa += gpa & (level_size(level) - 1) & ~(level_size(level - 1) - 1);
-		return vmx_ept_map(vcpu, gpa, &part);
+	WRITE_ONCE(*e, ept_leaf(leaf, gpa, level));
+	if (level == 1) {
+		vmx->last_table = table;
+		vmx->last_table_gpa = gpa >> 21;
+		vmx->last_table_gone = proc->tables_gone;
 	}
-	/* Where the CPU has no leaf as large, the part of it that was asked for. */
-	val = (leaf->pa & ~(level_size(level) - 1)) |
-	      (gpa & (level_size(leaf->level) - 1) & ~(level_size(level) - 1));
-	val |= EPT_READ | (leaf->write ? EPT_WRITE : 0) | (leaf->exec ? EPT_EXEC : 0) |
-	       (u64)leaf->memtype << EPT_MEMTYPE_SHIFT | EPT_IGNORE_PAT |
-	       (level > 1 ? EPT_LARGE : 0) | EPT_ACCESSED;
-	WRITE_ONCE(*e, val);
-	return 0;
 }
 
 static bool ept_zap_table(struct dune_process *proc, void *table, int level, u64 base, u64 start,

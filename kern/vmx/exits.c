@@ -35,11 +35,11 @@ void vmx_skip(struct vmx_vcpu *vmx)
 
 	vmcs_writel(GUEST_RIP, vmcs_readl(GUEST_RIP) + vmcs_read32(VM_EXIT_INSTRUCTION_LEN));
 	/* The shadow of STI and MOV SS is one instruction long (SDM 25.4.2). */
-	if (intr & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS))
+	if (unlikely(intr & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)))
 		vmcs_write32(GUEST_INTERRUPTIBILITY_INFO,
 			     intr & ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
 	/* A single step over it is due. */
-	if (vmcs_readl(GUEST_RFLAGS) & X86_EFLAGS_TF)
+	if (unlikely(vmcs_readl(GUEST_RFLAGS) & X86_EFLAGS_TF))
 		vmcs_writel(GUEST_PENDING_DBG_EXCEPTIONS,
 			    vmcs_readl(GUEST_PENDING_DBG_EXCEPTIONS) | DR_STEP);
 }
@@ -297,7 +297,7 @@ static noinline enum vmx_next exit_rare(struct vmx_vcpu *vmx, u32 reason)
 /**
  * vmx_handle_exit() - handle a VM exit as far as the VMCS is needed for it
  * @vmx: the vCPU
- * @reason: the exit reason; not VMCALL nor an EPT violation, which vmx_turn() takes itself
+ * @reason: the exit reason; none that run.c takes itself (VMCALL, EPT violation, CPUID)
  *
  * Context: interrupts off, right after the exit.
  *
@@ -307,10 +307,5 @@ enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason)
 {
 	if (reason == EXIT_REASON_EXTERNAL_INTERRUPT)
 		return VMX_IRQ;
-	if (reason == EXIT_REASON_CPUID) {
-		vmx_cpuid(vmx->regs);
-		vmx_skip(vmx);
-		return VMX_CHANGED;
-	}
 	return exit_rare(vmx, reason);
 }

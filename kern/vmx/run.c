@@ -195,8 +195,7 @@ static void vmx_mirror(struct vmx_vcpu *vmx)
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	int ret;
 
-	ret = dune_mirror_fault(vcpu, vmx->fault_gpa, vmx->fault_qual & EPT_VIOLATION_ACC_WRITE,
-				vmx->fault_qual & EPT_VIOLATION_ACC_INSTR);
+	ret = dune_mirror_fault(vcpu, vmx->fault_gpa, vmx->fault_qual);
 	if (ret == -EFAULT) {
 		vcpu->count.guest_faults++;
 		vmx->pf_pending = true;
@@ -277,12 +276,12 @@ static noinline int vmx_slow_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 	return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
 }
 
-static __always_inline int vmx_call(struct vmx_vcpu *vmx)
+static __always_inline int vmx_call(struct vmx_vcpu *vmx, unsigned long nr)
 {
 	vmx_close(vmx);
 	current->flags &= ~PF_VCPU;
 	local_irq_enable();
-	if (unlikely(dune_syscall_fast(&vmx->vcpu))) {
+	if (unlikely(dune_syscall_fast(&vmx->vcpu, nr))) {
 		vmx_sync_regs(vmx);
 		return VMX_LOOP_LEAVE;
 	}
@@ -304,8 +303,7 @@ static noinline int vmx_ept_violation(struct vmx_vcpu *vmx)
 
 	trace_dune_ept_violation(gpa, qual);
 	vmx_requeue_vectoring(vmx);
-	if (likely(dune_mirror_try(&vmx->vcpu, gpa, qual & EPT_VIOLATION_ACC_WRITE,
-				   qual & EPT_VIOLATION_ACC_INSTR)))
+	if (likely(dune_mirror_try(&vmx->vcpu, gpa, qual)))
 		return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);
 	vmx->fault_gpa = gpa;
 	vmx->fault_qual = qual;
@@ -318,6 +316,11 @@ static noinline int vmx_turn_exit(struct vmx_vcpu *vmx, u32 reason)
 		vmx->vcpu.count.exits[reason]++;
 	if (reason == EXIT_REASON_EPT_VIOLATION)
 		return vmx_ept_violation(vmx);
+	if (reason == EXIT_REASON_CPUID) {
+		vmx_cpuid(vmx->regs);
+		vmx_skip(vmx);
+		return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
+	}
 	return vmx_other_turn(vmx, vmx_handle_exit(vmx, reason));
 }
 
@@ -356,7 +359,7 @@ int vmx_turn(struct vmx_vcpu *vmx)
 	nr = READ_ONCE(vmx->regs->rax);
 	switch (dune_syscall_way(vcpu, nr)) {
 	case DUNE_CALL_FAST:
-		return vmx_call(vmx);
+		return vmx_call(vmx, nr);
 	case DUNE_CALL_NONE:
 		vmx->regs->rax = -ENOSYS;
 		return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);

@@ -54,6 +54,9 @@ struct vmx_vcpu {
 	struct vmx_event event;
 	bool pf_pending;		/* make a #PF of the last EPT violation */
 	u64 fault_gpa, fault_qual;	/* of the last EPT violation */
+
+	void *last_table;		/* of level 1, for gpa >> 21; see vmx_ept_map() */
+	u64 last_table_gpa, last_table_gone;
 };
 
 static inline struct vmx_vcpu *to_vmx(struct dune_vcpu *vcpu)
@@ -148,7 +151,7 @@ void vmx_die(struct vmx_vcpu *vmx, u32 reason);
 /* ept.c */
 int vmx_ept_create(struct dune_process *proc);
 void vmx_ept_destroy(struct dune_process *proc);
-int vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf);
+void vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf);
 bool vmx_ept_zap(struct dune_process *proc, u64 start, u64 end, struct list_head *freed);
 bool vmx_ept_young(struct dune_process *proc, u64 start, u64 end, bool clear, bool *flush);
 
