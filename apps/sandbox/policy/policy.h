@@ -61,6 +61,8 @@ struct PolicyImage {
     Verdict unknown{Action::Deny, false, 38 /* ENOSYS */};
     Net net = Net::None;
     bool strict_metadata = false;  // stat and the like need read access too
+    bool trace = false;            // log every call
+    bool quiet = false;            // no messages about refusals
     uint16_t rule_count = 0;
     std::array<Rule, kMaxRules> rules{};  // longest path first
     std::array<char, kTextSize> text{};
