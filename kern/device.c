@@ -11,6 +11,7 @@
 
 #include "device.h"
 #include "process.h"
+#include "syscall.h"
 #include "vcpu.h"
 
 static int dune_open(struct inode *inode, struct file *file)

@@ -8,6 +8,7 @@
 
 #include "device.h"
 #include "process.h"
+#include "syscall.h"
 #include "vcpu.h"
 
 static bool fast_syscalls = true;

@@ -8,14 +8,10 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/bitmap.h>
 #include <linux/kprobes.h>
-#include <linux/nospec.h>
-#include <linux/ptrace.h>
-#include <linux/static_call.h>
-#include <asm/unistd.h>
 
-#include "trace.h"
-#include "vcpu.h"
+#include "syscall.h"
 
 bool dune_fast_calls;
 DECLARE_BITMAP(dune_slow_nrs, NR_syscalls);
@@ -31,12 +27,13 @@ static const u16 slow_nrs[] = {
 	335, 336, /* uretprobe, uprobe: where the kernel has them */
 };
 
-static long dispatch_none(const struct pt_regs *regs, unsigned int nr)
+/* Stands where the dispatcher's address has not been found. */
+long dune_syscall_none(const struct pt_regs *regs, unsigned int nr)
 {
 	return -ENOSYS;
 }
 
-DEFINE_STATIC_CALL(dune_dispatch, dispatch_none);
+DEFINE_STATIC_CALL(dune_dispatch, dune_syscall_none);
 
 /**
  * dune_syscall_init() - find the kernel's dispatcher
@@ -47,9 +44,7 @@ void __init dune_syscall_init(bool allow)
 	struct kprobe kp = { .symbol_name = "x64_sys_call" };
 	int i, ret;
 
-	for (i = 0; i < ARRAY_SIZE(slow_nrs); i++)
-		if (slow_nrs[i] < NR_syscalls)
-			__set_bit(slow_nrs[i], dune_slow_nrs);
+	bitmap_fill(dune_slow_nrs, NR_syscalls);
 	if (!allow)
 		return;
 	ret = register_kprobe(&kp);
@@ -59,6 +54,10 @@ void __init dune_syscall_init(bool allow)
 	}
 	static_call_update(dune_dispatch, (void *)kp.addr);
 	unregister_kprobe(&kp);
+	bitmap_zero(dune_slow_nrs, NR_syscalls);
+	for (i = 0; i < ARRAY_SIZE(slow_nrs); i++)
+		if (slow_nrs[i] < NR_syscalls)
+			__set_bit(slow_nrs[i], dune_slow_nrs);
 	dune_fast_calls = true;
 }
 
@@ -66,10 +65,15 @@ void __init dune_syscall_init(bool allow)
 void dune_syscall_exit(void)
 {
 	dune_fast_calls = false;
-	static_call_update(dune_dispatch, dispatch_none);
+	static_call_update(dune_dispatch, dune_syscall_none);
 }
 
-static noinline void syscall_save(struct dune_vcpu *vcpu, const struct pt_regs *regs)
+/**
+ * dune_syscall_save() - note the thread's own pt_regs before calls change them
+ * @vcpu: the calling thread's
+ * @regs: they
+ */
+void dune_syscall_save(struct dune_vcpu *vcpu, const struct pt_regs *regs)
 {
 	vcpu->saved.used = true;
 	vcpu->saved.di = regs->di;
@@ -103,11 +107,22 @@ void dune_syscall_restore(struct dune_vcpu *vcpu)
 	regs->orig_ax = vcpu->saved.orig_ax;
 }
 
-/* The call wants to be restarted after what the way to user mode will do. */
-static noinline int syscall_interrupted(struct dune_vcpu *vcpu, long ret)
+/**
+ * dune_syscall_interrupted() - a call wants to be restarted after the way to user mode
+ * @vcpu: the calling thread's
+ * @ret: what it returned, -ERESTARTSYS and so on
+ *
+ * Return: 1 with page->exit set; 0 if it was none of these.
+ */
+int dune_syscall_interrupted(struct dune_vcpu *vcpu, long ret)
 {
 	struct dune_vcpu_page *page = vcpu->page;
 
+	/* -ENOIOCTLCMD stands among them. */
+	if (ret == -ENOIOCTLCMD) {
+		page->regs.rax = ret;
+		return 0;
+	}
 	/* This one goes on where it was, with what time is left. */
 	if (ret == -ERESTART_RESTARTBLOCK)
 		page->regs.rax = __NR_restart_syscall;
@@ -115,38 +130,4 @@ static noinline int syscall_interrupted(struct dune_vcpu *vcpu, long ret)
 	page->exit = DUNE_EXIT_SYSCALL;
 	vcpu->count.slow_calls++;
 	return 1;
-}
-
-/**
- * dune_syscall_fast() - do the system call in page->regs
- * @vcpu: the calling thread's
- * @nr: its number, read once from rax and checked
- *
- * Context: process context, what dune_syscall_way() called DUNE_CALL_FAST.
- *
- * Return: 0 with the result in rax; 1 if user space has to do it (page->exit is set).
- */
-int dune_syscall_fast(struct dune_vcpu *vcpu, unsigned long nr)
-{
-	struct dune_regs *guest = &vcpu->page->regs;
-	struct pt_regs *regs = current_pt_regs();
-	long ret;
-
-	if (unlikely(!vcpu->saved.used))
-		syscall_save(vcpu, regs);
-	nr = array_index_nospec(nr, NR_syscalls);
-	regs->orig_ax = nr;
-	regs->di = guest->rdi;
-	regs->si = guest->rsi;
-	regs->dx = guest->rdx;
-	regs->r10 = guest->r10;
-	regs->r8 = guest->r8;
-	regs->r9 = guest->r9;
-	ret = static_call(dune_dispatch)(regs, nr);
-	vcpu->count.fast_calls++;
-	trace_dune_syscall(vcpu, nr, ret);
-	if (unlikely(ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK && ret != -ENOIOCTLCMD))
-		return syscall_interrupted(vcpu, ret);
-	guest->rax = ret;
-	return 0;
 }

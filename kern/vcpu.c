@@ -12,6 +12,7 @@
 #include <linux/uaccess.h>
 
 #include "compat.h"
+#include "syscall.h"
 #include "vcpu.h"
 
 /**

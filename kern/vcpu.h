@@ -7,7 +7,6 @@
 #include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/wait.h>
-#include <asm/syscall.h>
 
 #include "dune.h"
 #include "process.h"
@@ -88,31 +87,6 @@ static inline struct list_head *dune_table_link(void *table)
 
 void dune_tables_free(struct list_head *freed);
 int dune_tables_fill(struct dune_vcpu *vcpu);
-
-/* syscall.c */
-extern bool dune_fast_calls;
-extern unsigned long dune_slow_nrs[];
-void dune_syscall_init(bool allow);
-void dune_syscall_exit(void);
-int dune_syscall_fast(struct dune_vcpu *vcpu, unsigned long nr);
-void dune_syscall_restore(struct dune_vcpu *vcpu);
-
-enum dune_way {
-	DUNE_CALL_SLOW,			/* in host mode, by the kernel's own entry */
-	DUNE_CALL_FAST,			/* here */
-	DUNE_CALL_NONE,			/* there is no such call, and nobody wants to know of it */
-};
-
-/* How a call may be done. What watches calls (seccomp, ptrace, audit, ...) is in syscall_work. */
-static __always_inline enum dune_way dune_syscall_way(struct dune_vcpu *vcpu, unsigned long nr)
-{
-	if (unlikely(!(READ_ONCE(vcpu->page->flags) & DUNE_RUN_FAST) ||
-		     READ_ONCE(current_thread_info()->syscall_work) || !dune_fast_calls))
-		return DUNE_CALL_SLOW;
-	if (likely(nr < NR_syscalls))
-		return test_bit(nr, dune_slow_nrs) ? DUNE_CALL_SLOW : DUNE_CALL_FAST;
-	return nr - DUNE_HC_BASE < DUNE_HC_COUNT ? DUNE_CALL_SLOW : DUNE_CALL_NONE;
-}
 
 /* rseq.c */
 #include <linux/rseq.h>

@@ -105,14 +105,14 @@ static void vmx_window_off(struct vmx_cpu *c)
 }
 
 /**
- * vmx_open() - make the vCPU's VMCS current on this CPU
+ * vmx_open_slow() - make the vCPU's VMCS current on this CPU, whatever was
  * @vmx: the vCPU
  *
- * Context: interrupts off, and they stay so until vmx_close().
+ * Context: interrupts off, and they stay so until vmx_close(). Called by vmx_open().
  *
  * Return: false if the VMCS is active on another CPU: vmx_clear() it first.
  */
-bool vmx_open(struct vmx_vcpu *vmx)
+bool vmx_open_slow(struct vmx_vcpu *vmx)
 {
 	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
 	int cpu = raw_smp_processor_id();

@@ -15,6 +15,7 @@
 #include <asm/special_insns.h>
 
 #include "vmx.h"
+#include "../syscall.h"
 #include "../trace.h"
 
 #define BOUNCE_WORK (EXIT_TO_USER_MODE_WORK | _TIF_NEED_FPU_LOAD)
@@ -43,7 +44,7 @@ static unsigned long host_fs_base(void)
  * The thread is new on this CPU, or new in the kernel: look at everything that may have changed
  * since. What can change while it stays (CR4) is looked at before each entry.
  */
-static void vmx_load(struct vmx_vcpu *vmx)
+static __always_inline void vmx_load(struct vmx_vcpu *vmx)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	int cpu = raw_smp_processor_id();
@@ -73,7 +74,7 @@ static void vmx_load(struct vmx_vcpu *vmx)
  * Opens a window and has the vCPU loaded in it. Interrupts are off at return, but may have been on
  * meanwhile, when the VMCS had to be fetched from another CPU: the return value says so.
  */
-static bool vmx_window(struct vmx_vcpu *vmx)
+static __always_inline bool __vmx_window(struct vmx_vcpu *vmx)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	bool moved = false;
@@ -93,14 +94,19 @@ static bool vmx_window(struct vmx_vcpu *vmx)
 	return moved;
 }
 
+static noinline bool vmx_window(struct vmx_vcpu *vmx)
+{
+	return __vmx_window(vmx);
+}
+
 enum vmx_ready { VMX_READY, VMX_LOOK_AGAIN, VMX_REFUSED, VMX_DEAD };
 
 /* All that is not needed before every entry. Interrupts off, and a window is open after it. */
-static noinline enum vmx_ready vmx_prepare(struct vmx_vcpu *vmx, int *err)
+static __always_inline enum vmx_ready vmx_prepare(struct vmx_vcpu *vmx, int *err)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 
-	if (vmx_window(vmx))
+	if (__vmx_window(vmx))
 		return VMX_LOOK_AGAIN;
 	if (vcpu->todo & DUNE_TODO_SET) {
 		vcpu->todo &= ~DUNE_TODO_SET;

@@ -100,12 +100,29 @@ int vmx_caps_init(bool allow_unsafe);
 /* own.c */
 int vmx_own_init(void);
 void vmx_own_exit(void);
-bool vmx_open(struct vmx_vcpu *vmx);
+bool vmx_open_slow(struct vmx_vcpu *vmx);
 void vmx_close_slow(struct vmx_vcpu *vmx);
 void vmx_leave_cpu(struct vmx_vcpu *vmx);
 void vmx_clear(struct vmx_vcpu *vmx);
 void vmx_msrs_load(struct vmx_vcpu *vmx);
 void vmx_msrs_put(void);
+
+/*
+ * Makes the vCPU's VMCS current on this CPU. Interrupts are off, and stay so until vmx_close().
+ * False if the VMCS is active on another CPU: vmx_clear() it first.
+ */
+static __always_inline bool vmx_open(struct vmx_vcpu *vmx)
+{
+	/* Ours was left current, and nobody came meanwhile. */
+	if (likely(vmx->cpu == raw_smp_processor_id() && !vmx_transient &&
+		   vmx_vmptrst() == vmx->vmcs_pa)) {
+		vmx->foreign = false;
+		vmx->put_back = false;
+		vmx->vcpu.todo &= ~DUNE_TODO_OPEN;
+		return true;
+	}
+	return vmx_open_slow(vmx);
+}
 
 /* Ends a window. The VMCS stays current if nothing else was. Interrupts off since vmx_open(). */
 static __always_inline void vmx_close(struct vmx_vcpu *vmx)
