@@ -57,7 +57,7 @@ struct Backing {
     void (*host_irq_restore)(std::uint64_t flags) noexcept;
 
     /** Print one line and end the process. Does not return. */
-    [[noreturn]] void (*fatal)(const char* message, std::uint64_t value) noexcept;
+    void (*fatal)(const char* message, std::uint64_t value) noexcept;
 };
 
 /**
@@ -72,5 +72,10 @@ const Backing& backing() noexcept;
 
 /** Before anything else in mm/ is used, and while no pages are in use. Copies it. */
 void set_backing(const Backing& backing) noexcept;
+
+[[noreturn]] inline void fatal(const char* message, std::uint64_t value) noexcept {
+    backing().fatal(message, value);
+    __builtin_trap();
+}
 
 }  // namespace dune::mm

@@ -164,8 +164,8 @@ void dune_vm_default_pgflt_handler(uintptr_t addr, uint64_t fec) {
         case 0:
             return;
         case -ENOMEM:
-            backing().fatal("no memory to copy a page on write", addr);
+            fatal("no memory to copy a page on write", addr);
         default:
-            backing().fatal("page fault that no mapping explains, at address", addr);
+            fatal("page fault that no mapping explains, at address", addr);
     }
 }

@@ -24,7 +24,7 @@ constexpr std::size_t kChunkBytes = kPagesPerChunk * kPageSize;
 constexpr std::uint32_t kChunks = MAX_PAGES / kPagesPerChunk;
 constexpr std::size_t kRangeBytes = kPoolBytes + FastMap::kReserve;
 
-constinit page page_array[MAX_PAGES];
+page page_array[MAX_PAGES];
 
 struct Chunk {
     std::uint32_t free;   // index + 1 of the page freed last
@@ -37,7 +37,7 @@ struct Chunk {
 
 // Everything below is under the lock, except that `committed` is also read without it.
 constinit SpinLock lock;
-constinit Chunk chunks[kChunks];
+Chunk chunks[kChunks];
 std::uint32_t partial = 0;  // the chunk to take pages from: number + 1
 std::uint32_t spare = 0;    // chunks of that list which are empty
 std::uint32_t lowest = 0;   // no chunk below it is uncommitted
@@ -192,7 +192,7 @@ void pool_destroy() noexcept {
     const SpinGuard guard(lock);
     drain_hot();
     if (used != 0)
-        backing().fatal("the page pool is destroyed while pages are in use", used);
+        fatal("the page pool is destroyed while pages are in use", used);
     if (dune_pagebase_va == nullptr)
         return;
     fastmap().reset();
@@ -312,8 +312,8 @@ page* dune_page_alloc(void) {
 
 void dune_page_release(page* pg) {
     if (!in_pool(pg) || __atomic_load_n(&pg->ref, __ATOMIC_RELAXED) != 0) [[unlikely]]
-        backing().fatal("a page that is not in use was put back to the pool",
-                        reinterpret_cast<std::uintptr_t>(pg));
+        fatal("a page that is not in use was put back to the pool",
+              reinterpret_cast<std::uintptr_t>(pg));
     if (hot.push(page_array, pg)) [[likely]]
         return;
     const SpinGuard guard(lock);
@@ -325,7 +325,7 @@ void dune_page_free(page* pg) {
     std::uint32_t one = 1;
     if (!in_pool(pg) ||
         !__atomic_compare_exchange_n(&pg->ref, &one, 0U, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-        backing().fatal(
+        fatal(
             "dune_page_free of something that is no page of the pool, free already "
             "or still referred to by others",
             reinterpret_cast<std::uintptr_t>(pg));

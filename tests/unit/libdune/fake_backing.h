@@ -4,9 +4,9 @@
 // refusals on demand, and a record of what was flushed.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <set>
 #include <vector>
 
 #include "libdune/vm.h"
@@ -32,8 +32,7 @@ struct FakeState {
         flushed_all = 0;
     }
     bool was_flushed(std::uintptr_t va) const {
-        return flushed_all != 0 ||
-               std::set<std::uintptr_t>(flushed.begin(), flushed.end()).contains(va);
+        return flushed_all != 0 || std::ranges::find(flushed, va) != flushed.end();
     }
 };
 
