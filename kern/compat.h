@@ -3,6 +3,7 @@
 #ifndef DUNE_COMPAT_H
 #define DUNE_COMPAT_H
 
+#include <linux/mmu_notifier.h>
 #include <linux/sched.h>
 #include <linux/version.h>
 #include <asm/msr.h>
@@ -31,6 +32,9 @@
 #define dune_task_rseq(t) ((t)->rseq)
 #define dune_task_rseq_sig(t) ((t)->rseq_sig)
 #endif
+
+/* 7.3 has bool where it had int: whatever these operations return. */
+typedef typeof(((struct mmu_notifier_ops *)0)->test_young(NULL, NULL, 0)) dune_young_t;
 
 /* 6.3 made vm_flags read-only. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)

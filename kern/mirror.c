@@ -346,19 +346,19 @@ static int mirror_young(struct dune_process *proc, unsigned long start, unsigned
 	return young;
 }
 
-static int mirror_clear_flush_young(struct mmu_notifier *mn, struct mm_struct *mm,
+static dune_young_t mirror_clear_flush_young(struct mmu_notifier *mn, struct mm_struct *mm,
 				    unsigned long start, unsigned long end)
 {
 	return mirror_young(mirror_process(mn), start, end, true, true);
 }
 
-static int mirror_clear_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long start,
+static dune_young_t mirror_clear_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long start,
 			      unsigned long end)
 {
 	return mirror_young(mirror_process(mn), start, end, true, false);
 }
 
-static int mirror_test_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long addr)
+static dune_young_t mirror_test_young(struct mmu_notifier *mn, struct mm_struct *mm, unsigned long addr)
 {
 	return mirror_young(mirror_process(mn), addr, addr + PAGE_SIZE, false, false);
 }

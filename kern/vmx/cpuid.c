@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* CPUID in the guest: the host's answer, less what the guest cannot use. */
-#include <asm/processor.h>
-
 #include "vmx.h"
 
 /**
@@ -14,7 +12,7 @@ void vmx_cpuid(struct dune_regs *regs)
 {
 	u32 leaf = regs->rax, subleaf = regs->rcx, eax = leaf, ebx, ecx = subleaf, edx;
 
-	native_cpuid(&eax, &ebx, &ecx, &edx);
+	asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
 	switch (leaf) {
 	case 1:
 		/* MONITOR, VMX, SMX, PDCM, x2APIC, TSC deadline; DS, ACPI, TM */
