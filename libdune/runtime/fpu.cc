@@ -42,6 +42,10 @@ std::size_t fpu_area_size() noexcept {
     return dune_fpu_area_size;
 }
 
+bool have_xsave() noexcept {
+    return dune_have_xsave != 0;
+}
+
 bool fast_entry_possible() noexcept {
     return have_xsaveopt && (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) != 0;
 }

@@ -13,6 +13,9 @@ void fpu_detect() noexcept;
 /** Bytes that the vector state of this machine takes; a multiple of 64. */
 std::size_t fpu_area_size() noexcept;
 
+/** Does the CPU have XSAVE, and Linux use it? */
+bool have_xsave() noexcept;
+
 /** XSAVEOPT and FSGSBASE are there: the fast form of the entry code can be used. */
 bool fast_entry_possible() noexcept;
 

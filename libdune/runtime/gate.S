@@ -104,6 +104,28 @@ dune_passthrough_restart:
 	.cfi_endproc
 	END dune_passthrough_syscall
 
+/* long dune_interruptible_call(long nr, const uint64_t args[6]): dune::user::call() */
+FUNCTION dune_interruptible_call
+	mov	%rdi, %rax
+	mov	%rsi, %r11
+	mov	(%r11), %rdi
+	mov	8(%r11), %rsi
+	mov	16(%r11), %rdx
+	mov	24(%r11), %r10
+	mov	32(%r11), %r8
+	mov	40(%r11), %r9
+	vmcall
+	.globl	dune_interruptible_done
+	.hidden	dune_interruptible_done
+dune_interruptible_done:
+	ret
+	.globl	dune_interruptible_restart
+	.hidden	dune_interruptible_restart
+dune_interruptible_restart:
+	mov	$-513, %rax		/* -ERESTARTNOINTR */
+	ret
+	END dune_interruptible_call
+
 /* long dune_vmcall(long nr, long a, long b, long c, long d, long e, long f): in ring 0 */
 FUNCTION dune_vmcall
 	mov	%rdi, %rax

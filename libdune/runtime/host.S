@@ -26,11 +26,12 @@
 .endm
 
 /*
- * int dune_enter_guest(struct Thread *, void *trampoline_stack)
+ * int dune_enter_guest(struct Thread *, void *trampoline_stack, uint64_t rflags)
  * Called in host mode, returns 0 in ring 0. The trampoline goes on meanwhile.
  */
 FUNCTION dune_enter_guest
 	SAVE_CALLEE
+	push	%rdx
 	mov	TH_PAGE(%rdi), %rax
 	mov	%rsp, REGS_RSP(%rax)
 	lea	.Lin_ring0(%rip), %rcx
@@ -47,7 +48,6 @@ FUNCTION dune_enter_guest
 	mov	%eax, %ss
 	mov	$SEL_TSS, %eax
 	ltr	%ax
-	push	$(RFLAGS_RING0 | RFLAGS_IF)
 	popfq
 	RESTORE_CALLEE
 	xor	%eax, %eax

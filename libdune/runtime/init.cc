@@ -12,7 +12,8 @@
 #include "trap.h"
 
 extern "C" {
-int dune_enter_guest(dune::rt::Thread* thread, std::uint64_t trampoline_stack);
+int dune_enter_guest(dune::rt::Thread* thread, std::uint64_t trampoline_stack,
+                     std::uint64_t rflags);
 long dune_hypercall_leave();
 extern const char dune_gate_start[], dune_gate_end[];
 }
@@ -93,6 +94,33 @@ int map_thread(const Thread& thread) noexcept {
 }
 
 }  // namespace
+
+int enter(std::uint64_t rflags) noexcept {
+    if (dune_in_guest())
+        return 0;
+    if (process.device < 0)
+        return -EPERM;
+    if (sys(SYS_getpid) != process.pid) {
+        threads_forget();
+        if (const int ret = device_reopen(); ret != 0)
+            return ret;
+    }
+    Thread* const thread = prepare_thread();
+    if (thread == nullptr)
+        return -ENOMEM;
+    set_current(thread);
+    int ret = thread->vcpu_fd >= 0 ? 0 : vcpu_open(*thread);
+    if (ret == 0)
+        ret = map_thread(*thread);
+    if (ret != 0)
+        return ret;
+    fill_page(*thread);
+    signals_enter(*thread);
+    threads_add(*thread);
+    thread->active = true;
+    return dune_enter_guest(thread, thread->trampoline_stack, rflags);
+}
+
 }  // namespace dune::rt
 
 using namespace dune::rt;
@@ -121,29 +149,7 @@ int dune_init(bool map_full) {
 }
 
 int dune_enter(void) {
-    if (dune_in_guest())
-        return 0;
-    if (process.device < 0)
-        return -EPERM;
-    if (sys(SYS_getpid) != process.pid) {
-        threads_forget();
-        if (const int ret = device_reopen(); ret != 0)
-            return ret;
-    }
-    Thread* const thread = prepare_thread();
-    if (thread == nullptr)
-        return -ENOMEM;
-    set_current(thread);
-    int ret = thread->vcpu_fd >= 0 ? 0 : vcpu_open(*thread);
-    if (ret == 0)
-        ret = map_thread(*thread);
-    if (ret != 0)
-        return ret;
-    fill_page(*thread);
-    signals_enter(*thread);
-    threads_add(*thread);
-    thread->active = true;
-    return dune_enter_guest(thread, thread->trampoline_stack);
+    return enter(RFLAGS_RING0 | RFLAGS_IF);
 }
 
 int dune_leave(void) {

@@ -37,6 +37,9 @@ bool threads_find(bool (*f)(Thread&, void*) noexcept, void* context) noexcept;
 int device_open() noexcept;
 /** In a forked child: a device of its own, with the same slots. */
 int device_reopen() noexcept;
+/** dune_enter(), with these flags in ring 0. */
+int enter(std::uint64_t rflags) noexcept;
+
 /** Make a thread's vCPU and map its pages. */
 int vcpu_open(Thread& thread) noexcept;
 

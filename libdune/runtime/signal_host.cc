@@ -36,6 +36,10 @@ void abort_call(const Thread& thread, ucontext_t& context) noexcept {
 
 void call_in_host_mode(int sig, siginfo_t* info, ucontext_t* context) noexcept {
     const SignalAction action = signal_get(sig);
+    if (action.monitor) {
+        monitor_signal(*info);
+        return;
+    }
     if (action.callback != nullptr || !is_handler(action.wanted))
         return;
     std::uint64_t mask = mask_of(*context) | action.wanted.mask;
@@ -56,7 +60,12 @@ void host_handler(int sig, siginfo_t* info, void* ctx) noexcept {
         return;
     }
     const SignalAction action = signal_get(sig);
-    if (action.callback == nullptr) {
+    unsigned vector = signal_vector(sig);
+    if (action.monitor) {
+        monitor_signal(*info);
+        thread->signal.restart = (action.wanted.flags & SA_RESTART) != 0;
+        vector = kMonitorVector;
+    } else if (action.callback == nullptr) {
         if (!is_handler(action.wanted))
             return;
         thread->signal.number = sig;
@@ -67,10 +76,11 @@ void host_handler(int sig, siginfo_t* info, void* ctx) noexcept {
     } else {
         thread->signal.restart = true;
     }
-    const unsigned vector = signal_vector(sig);
     if (vector == 255 && action.callback != nullptr)
         __atomic_fetch_or(&thread->high_signals, sigbit(sig), __ATOMIC_RELAXED);
     __atomic_fetch_or(&thread->page->pending[vector / 64], 1ULL << (vector % 64), __ATOMIC_RELEASE);
+    // From now on each call comes by the trampoline, which looks whether a handler comes first.
+    thread->page->flags &= ~DUNE_RUN_FAST;
     __atomic_store_n(&thread->page->pending_any, 1, __ATOMIC_RELEASE);
     abort_call(*thread, *context);
 }

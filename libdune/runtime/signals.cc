@@ -16,6 +16,7 @@ namespace {
 
 SignalAction table[kSignals + 1];
 mm::SpinLock lock;
+void (*monitor_arrived)(const siginfo_t& info);
 
 const auto kOurs = reinterpret_cast<std::uintptr_t>(&host_handler);
 
@@ -52,6 +53,31 @@ void signal_reset(int sig) noexcept {
     table[sig].wanted.handler = reinterpret_cast<std::uintptr_t>(SIG_DFL);
 }
 
+long signal_to_monitor(int sig, std::uint64_t flags) noexcept {
+    if (!valid(sig))
+        return -EINVAL;
+    const mm::SpinGuard guard(lock);
+    SignalAction& entry = table[sig];
+    const SignalAction before = entry;
+    entry = {.wanted = {.handler = kOurs, .flags = flags, .restorer = 0, .mask = 0},
+             .callback = nullptr,
+             .monitor = true};
+    const KernelSigaction ours = host_action(entry);
+    const long ret = sys_sigaction(sig, &ours, nullptr);
+    if (ret != 0)
+        entry = before;
+    return ret;
+}
+
+void set_monitor_signal(void (*arrived)(const siginfo_t& info)) noexcept {
+    monitor_arrived = arrived;
+}
+
+void monitor_signal(const siginfo_t& info) noexcept {
+    if (monitor_arrived != nullptr)
+        monitor_arrived(info);
+}
+
 long signal_action(int sig, const KernelSigaction* act, KernelSigaction* old) noexcept {
     if (!valid(sig))
         return -EINVAL;
@@ -64,6 +90,7 @@ long signal_action(int sig, const KernelSigaction* act, KernelSigaction* old) no
         // First, so that the handler finds it whenever the signal comes.
         entry.wanted = *act;
         entry.callback = nullptr;
+        entry.monitor = false;
         linux_now = is_handler(*act) ? host_action(entry) : *act;
     }
     const long ret = sys_sigaction(sig, act != nullptr ? &linux_now : nullptr, &linux_before);

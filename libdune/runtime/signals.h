@@ -24,6 +24,10 @@ void signals_leave(Thread& thread) noexcept;
 /** rt_sigaction, as the program sees it. @return 0 or a negative errno. Context: any */
 long signal_action(int sig, const KernelSigaction* act, KernelSigaction* old) noexcept;
 
+/** Bring a signal to the monitor of ring 3 (dune/user.h). */
+long signal_to_monitor(int sig, std::uint64_t flags) noexcept;
+void set_monitor_signal(void (*arrived)(const siginfo_t& info)) noexcept;
+
 /** What the program asked for. */
 KernelSigaction signal_wanted(int sig) noexcept;
 

@@ -114,6 +114,12 @@ Thread* thread_create() noexcept {
 }
 
 void thread_reset(Thread& thread) noexcept {
+    thread.window = 0;
+    thread.signal.number = 0;
+    thread.high_signals = 0;
+    set_tables(thread);
+    if (thread.self != nullptr)
+        return;  // it may be in a trap, or in dune_jump_to_user(): the stacks are in use
     auto* const base = reinterpret_cast<std::uint8_t*>(&thread) - kThreadOffset;
     thread.self = &thread;
     thread.kernel_rsp = reinterpret_cast<std::uintptr_t>(base + kKernelStackTop - 8);
@@ -124,9 +130,6 @@ void thread_reset(Thread& thread) noexcept {
         fpu_area_clear(fpu_area(base, i));
     thread.fix_stack = reinterpret_cast<std::uintptr_t>(base + kFixStackTop - 8);
     thread.jump_rsp = 0;
-    thread.window = 0;
-    thread.signal.number = 0;
-    set_tables(thread);
 }
 
 void thread_drop_vcpu(Thread& thread) noexcept {

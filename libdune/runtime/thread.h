@@ -64,7 +64,8 @@ struct Thread {
     int vcpu_fd;
     int tid;
     int pid;
-    bool active;  ///< the trampoline runs: the thread is in Dune mode as its user sees it
+    bool fault_from_host;  ///< a page-fault handler runs for a refusal of Linux
+    bool active;           ///< the trampoline runs: the thread is in Dune mode as its user sees it
     volatile std::uint16_t* door;
     void* door_map;
     std::uint64_t trampoline_stack;  ///< top
@@ -95,7 +96,10 @@ constexpr std::size_t kVcpuMapSize = 4096;
 
 /** Make the area of the calling thread: null if memory ran out. Host mode. */
 Thread* thread_create() noexcept;
-/** Put a new thread's tables and stacks into their initial state (again, in a forked child). */
+/**
+ * Make an area fit for a new vCPU. In a forked child, or after dune_leave(), what the program has
+ * on its stacks stays.
+ */
 void thread_reset(Thread& thread) noexcept;
 /** Unmap what belongs to the vCPU; the area itself stays. Host mode. */
 void thread_drop_vcpu(Thread& thread) noexcept;

@@ -25,15 +25,15 @@ long dune_host_clone(const dune_regs* regs, long nr);
 [[noreturn]] void dune_host_exit_thread(void* stack, std::size_t len, int status);
 extern const char dune_lstar_done[], dune_lstar_restart[];
 extern const char dune_passthrough_done[], dune_passthrough_restart[];
+extern const char dune_interruptible_done[], dune_interruptible_restart[];
 }
 
 namespace dune::rt {
 namespace {
 
 // Results that the kernel keeps to itself (include/linux/errno.h).
-constexpr int kRestartSys = -512;
-constexpr int kRestartNoIntr = -513;
-constexpr int kRestartBlock = -516;
+constexpr int kRestartSys = 512;
+constexpr int kRestartNoIntr = 513;
 
 std::uint64_t address(const char* label) noexcept {
     return reinterpret_cast<std::uint64_t>(label);
@@ -41,6 +41,8 @@ std::uint64_t address(const char* label) noexcept {
 
 void run(Thread& thread) noexcept {
     dune_vcpu_page& page = *thread.page;
+    if (page.pending_any == 0)
+        page.flags |= DUNE_RUN_FAST;
     if (page.exit == DUNE_EXIT_BOUNCE && page.progress == 0) {
         // A way in that cannot sleep: else what made us bounce may do so for ever.
         asm volatile("mov (%%rax), %%al" ::"a"(thread.door_map) : "memory");
@@ -66,6 +68,10 @@ HostContext program_context(const dune_vcpu_page& page) noexcept {
 
 /** Does the guest take interrupts once this call is over? */
 bool takes_interrupts(const dune_vcpu_page& page) noexcept {
+    if (page.rip == address(dune_interruptible_done))
+        return true;
+    if (page.rip == address(dune_passthrough_done))  // rbx is the frame: gate.S
+        return (reinterpret_cast<const dune_tf*>(page.regs.rbx)->rflags & RFLAGS_IF) != 0;
     return (program_context(page).rflags & RFLAGS_IF) != 0;
 }
 
@@ -81,6 +87,8 @@ void repeat_call(dune_vcpu_page& page) noexcept {
         go_to(page, address(dune_lstar_restart));
     else if (page.rip == address(dune_passthrough_done))
         go_to(page, address(dune_passthrough_restart));
+    else if (page.rip == address(dune_interruptible_done))
+        go_to(page, address(dune_interruptible_restart));
     else
         go_to(page, page.rip - kVmcallLength);
 }
@@ -99,14 +107,8 @@ void do_syscall(Thread& thread) noexcept {
             page.regs.rax = static_cast<std::uint64_t>(-EINTR);
         return;
     }
-    // Sleeps go on with the rest of the time, if nothing but a stop interrupted them.
-    const std::uint64_t nr = page.regs.rax;
-    if (page.restart == kRestartBlock)
-        page.regs.rax = SYS_restart_syscall;
-    if (dune_host_syscall(&page.regs, &thread) != 0) {
-        page.regs.rax = nr;
+    if (dune_host_syscall(&page.regs, &thread) != 0)
         repeat_call(page);
-    }
     thread.window = 0;
 }
 

@@ -17,6 +17,7 @@ extern const char dune_pgflt_general_fast[], dune_pgflt_general_legacy[];
 extern const char dune_lstar_fast[], dune_lstar_legacy[];
 extern const char dune_double_fault[];
 extern const char dune_copy_user_insn[], dune_copy_user_fixup[];
+extern const char dune_user_cmpxchg_insn[], dune_user_cmpxchg_fixup[];
 
 // What it calls.
 __attribute__((visibility("hidden"))) dune::rt::TrapHandler dune_intr_handlers[DUNE_NR_VECTORS];
@@ -46,42 +47,33 @@ void set_gate(unsigned vector, const char* entry, unsigned ist) noexcept {
                       (address >> 16 & 0xffff) << 48;
 }
 
+/** Where access to ring 3's memory may fault, and where it goes on then (user.S). */
+struct Fixup {
+    const char* insn;
+    const char* fixup;
+};
+
+constexpr Fixup kFixups[] = {{dune_copy_user_insn, dune_copy_user_fixup},
+                             {dune_user_cmpxchg_insn, dune_user_cmpxchg_fixup}};
+
 struct Exception {
     int sig;
     int code;
-    const char* name;
 };
 
 constexpr Exception kExceptions[32] = {
-    {SIGFPE, FPE_INTDIV, "divide error"},
-    {SIGTRAP, TRAP_TRACE, "debug exception"},
-    {SIGSEGV, SI_KERNEL, "non-maskable interrupt"},
-    {SIGTRAP, SI_KERNEL, "breakpoint"},
-    {SIGSEGV, SI_KERNEL, "overflow"},
-    {SIGSEGV, SI_KERNEL, "bound range exceeded"},
-    {SIGILL, ILL_ILLOPN, "invalid opcode"},
-    {SIGSEGV, SI_KERNEL, "device not available"},
-    {SIGSEGV, SI_KERNEL, "double fault"},
-    {SIGSEGV, SI_KERNEL, "coprocessor segment overrun"},
-    {SIGSEGV, SI_KERNEL, "invalid TSS"},
-    {SIGBUS, SI_KERNEL, "segment not present"},
-    {SIGBUS, SI_KERNEL, "stack-segment fault"},
-    {SIGSEGV, SI_KERNEL, "general protection"},
-    {SIGSEGV, SEGV_MAPERR, "page fault"},
-    {SIGSEGV, SI_KERNEL, "exception 15"},
-    {SIGFPE, FPE_FLTINV, "x87 floating-point error"},
-    {SIGBUS, BUS_ADRALN, "alignment check"},
-    {SIGBUS, SI_KERNEL, "machine check"},
-    {SIGFPE, FPE_FLTINV, "SIMD floating-point error"},
+    {SIGFPE, FPE_INTDIV}, {SIGTRAP, TRAP_TRACE}, {SIGSEGV, SI_KERNEL},   {SIGTRAP, SI_KERNEL},
+    {SIGSEGV, SI_KERNEL}, {SIGSEGV, SI_KERNEL},  {SIGILL, ILL_ILLOPN},   {SIGSEGV, SI_KERNEL},
+    {SIGSEGV, SI_KERNEL}, {SIGSEGV, SI_KERNEL},  {SIGSEGV, SI_KERNEL},   {SIGBUS, SI_KERNEL},
+    {SIGBUS, SI_KERNEL},  {SIGSEGV, SI_KERNEL},  {SIGSEGV, SEGV_MAPERR}, {SIGSEGV, SI_KERNEL},
+    {SIGFPE, FPE_FLTINV}, {SIGBUS, BUS_ADRALN},  {SIGBUS, SI_KERNEL},    {SIGFPE, FPE_FLTINV},
 };
 
 void default_trap(dune_tf* tf, std::uint64_t vector, void* fpu) noexcept {
-    const Exception* const exception = vector < 32 ? &kExceptions[vector] : nullptr;
-    if (exception == nullptr)
+    if (vector >= 32)
         return;  // an interrupt that nobody waits for
-    const int sig = exception->sig != 0 ? exception->sig : SIGSEGV;
-    const bool at_instruction = sig == SIGFPE || sig == SIGILL;
-    fault_to_signal(tf, fpu, sig, exception->code, at_instruction ? tf->rip : 0,
+    const FaultSignal what = signal_of_exception(static_cast<unsigned>(vector));
+    fault_to_signal(tf, fpu, what.sig, what.code, what.at_instruction ? tf->rip : 0,
                     static_cast<int>(vector));
 }
 
@@ -91,10 +83,7 @@ TrapHandler default_handler(unsigned vector) noexcept {
 
 /** Without a handler of the program: a page table of its own that says no. */
 void default_pgflt(std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) {
-    if (mm::resolve_fault(mm::backing().current_root(), addr, fec) == 0)
-        return;
-    fault_to_signal(tf, nullptr, SIGSEGV, (fec & FEC_P) != 0 ? SEGV_ACCERR : SEGV_MAPERR, addr,
-                    T_PGFLT);
+    default_page_fault(addr, fec, tf);
 }
 
 void default_syscall(dune_tf* tf) {
@@ -117,6 +106,31 @@ void set_pgflt(dune_pgflt_cb cb, bool general_regs) noexcept {
 }
 
 }  // namespace
+
+FaultSignal signal_of_exception(unsigned vector) noexcept {
+    const Exception& exception = kExceptions[vector];
+    const int sig = exception.sig != 0 ? exception.sig : SIGSEGV;
+    return {sig, exception.sig != 0 ? exception.code : SI_KERNEL, sig == SIGFPE || sig == SIGILL};
+}
+
+FaultSignal signal_of_page_fault(std::uintptr_t addr, std::uint64_t fec) noexcept {
+    const dune_vcpu_page* const page = self()->page;
+    // The page remembers Linux' last refusal; the entry code took its mark out of the error code.
+    if (page->fault_signal != 0 && page->fault_address == addr && self()->fault_from_host)
+        return {static_cast<int>(page->fault_signal), page->fault_si_code, false};
+    return {SIGSEGV, (fec & FEC_P) != 0 ? SEGV_ACCERR : SEGV_MAPERR, false};
+}
+
+void default_page_fault(std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) noexcept {
+    if (!self()->fault_from_host && mm::resolve_fault(mm::backing().current_root(), addr, fec) == 0)
+        return;
+    const FaultSignal what = signal_of_page_fault(addr, fec);
+    fault_to_signal(tf, nullptr, what.sig, what.code, addr, T_PGFLT);
+}
+
+void set_trap_handler(unsigned vector, TrapHandler handler) noexcept {
+    __atomic_store_n(&dune_intr_handlers[vector], handler, __ATOMIC_RELEASE);
+}
 
 void idt_init(bool fast) noexcept {
     fast_entry = fast;
@@ -157,18 +171,22 @@ extern "C" {
 __attribute__((visibility("hidden"))) void dune_pgflt_from_host(std::uintptr_t addr,
                                                                 std::uint64_t fec, dune_tf* tf,
                                                                 void* fpu) {
-    if (tf->rip == reinterpret_cast<std::uint64_t>(dune_copy_user_insn)) {
-        tf->rip = reinterpret_cast<std::uint64_t>(dune_copy_user_fixup);
-        return;
-    }
+    for (const auto& [insn, fixup] : kFixups)
+        if (tf->rip == reinterpret_cast<std::uint64_t>(insn)) {
+            tf->rip = reinterpret_cast<std::uint64_t>(fixup);
+            return;
+        }
+    if (self()->page->fault_si_code == SEGV_MAPERR)
+        fec &= ~FEC_P;
+    self()->fault_from_host = true;
     if (has_pgflt_handler()) {
         dune_pgflt_handler(addr, fec, tf);
+        self()->fault_from_host = false;
         return;
     }
-    const dune_vcpu_page* const page = self()->page;
-    const bool known = page->fault_signal != 0;
-    fault_to_signal(tf, fpu, known ? static_cast<int>(page->fault_signal) : SIGSEGV,
-                    known ? page->fault_si_code : SEGV_MAPERR, addr, T_PGFLT);
+    const FaultSignal what = signal_of_page_fault(addr, fec);
+    self()->fault_from_host = false;
+    fault_to_signal(tf, fpu, what.sig, what.code, addr, T_PGFLT);
 }
 
 int dune_register_intr_handler(int vec, dune_intr_cb cb) {
@@ -178,7 +196,7 @@ int dune_register_intr_handler(int vec, dune_intr_cb cb) {
     const TrapHandler handler =
         cb == nullptr ? default_handler(static_cast<unsigned>(vec))
                       : reinterpret_cast<TrapHandler>(reinterpret_cast<void (*)()>(cb));
-    __atomic_store_n(&dune_intr_handlers[vec], handler, __ATOMIC_RELEASE);
+    set_trap_handler(static_cast<unsigned>(vec), handler);
     return 0;
 }
 

@@ -18,6 +18,28 @@ constexpr unsigned kIstDoubleFault = 2;
 /** What handlers of vectors are really called with: also the vector and the saved vector state. */
 using TrapHandler = void (*)(dune_tf* tf, std::uint64_t vector, void* fpu);
 
+/** What Linux would make of an exception. */
+struct FaultSignal {
+    int sig;
+    int code;
+    bool at_instruction;  ///< si_addr is the instruction's address
+};
+FaultSignal signal_of_exception(unsigned vector) noexcept;
+/** Of a page fault of this thread, right after it: it may be one of Linux'. */
+FaultSignal signal_of_page_fault(std::uintptr_t addr, std::uint64_t fec) noexcept;
+
+/** The interrupt that tells a monitor of ring 3 (dune/user.h) of signals. */
+constexpr unsigned kMonitorVector = 199;
+
+void set_trap_handler(unsigned vector, TrapHandler handler) noexcept;
+
+/** Copy-on-write of the tables; else the signal that Linux would send. */
+void default_page_fault(std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) noexcept;
+
+/** Compare and exchange in ring 3's memory: false if it may not write there. */
+bool user_compare_exchange(std::uint32_t* word, std::uint32_t from, std::uint32_t to,
+                           std::uint32_t* seen) noexcept;
+
 /** Fill the interrupt table. fast: with the fast form of the entry code. */
 void idt_init(bool fast) noexcept;
 /** For LIDT. */

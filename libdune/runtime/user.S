@@ -125,4 +125,34 @@ dune_copy_user_fixup:
 	.cfi_endproc
 	END dune_copy_user
 
+/* bool dune_user_cmpxchg(uint32_t *word, uint32_t from, uint32_t to, uint32_t *seen) */
+FUNCTION dune_user_cmpxchg
+	.cfi_startproc
+	mov	%esi, %eax
+	pushfq
+	.cfi_adjust_cfa_offset 8
+	orq	$0x40000, (%rsp)
+	popfq
+	.cfi_adjust_cfa_offset -8
+	.globl	dune_user_cmpxchg_insn
+	.hidden	dune_user_cmpxchg_insn
+dune_user_cmpxchg_insn:
+	lock cmpxchg %edx, (%rdi)
+	mov	%eax, (%rcx)
+	mov	$1, %eax
+	jmp	.Lcmpxchg_out
+	.globl	dune_user_cmpxchg_fixup
+	.hidden	dune_user_cmpxchg_fixup
+dune_user_cmpxchg_fixup:
+	xor	%eax, %eax
+.Lcmpxchg_out:
+	pushfq
+	.cfi_adjust_cfa_offset 8
+	andq	$~0x40000, (%rsp)
+	popfq
+	.cfi_adjust_cfa_offset -8
+	ret
+	.cfi_endproc
+	END dune_user_cmpxchg
+
 	.section .note.GNU-stack, "", @progbits

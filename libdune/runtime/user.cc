@@ -10,6 +10,7 @@
 #include "libdune/dune.h"
 #include "process.h"
 #include "signals.h"
+#include "trap.h"
 
 extern "C" {
 long dune_run_user_fast(const dune_tf* tf, std::size_t fpu_size);
@@ -17,6 +18,8 @@ long dune_run_user_legacy(const dune_tf* tf, std::size_t fpu_size);
 [[noreturn]] void dune_leave_user(long ret);
 [[noreturn]] void dune_go_frame_fast(dune_tf* tf);
 [[noreturn]] void dune_go_frame_legacy(dune_tf* tf);
+bool dune_user_cmpxchg(std::uint32_t* word, std::uint32_t from, std::uint32_t to,
+                       std::uint32_t* seen);
 std::size_t dune_copy_user(void* to, const void* from, std::size_t len);
 }
 
@@ -65,6 +68,14 @@ int copy(void* to, const void* from, std::uintptr_t user, std::size_t len, bool 
 }
 
 }  // namespace
+
+bool user_compare_exchange(std::uint32_t* word, std::uint32_t from, std::uint32_t to,
+                           std::uint32_t* seen) noexcept {
+    const auto va = reinterpret_cast<std::uintptr_t>(word);
+    if (va >> 47 != 0 || va % sizeof(*word) != 0 || !user_may(va, true))
+        return false;
+    return dune_user_cmpxchg(word, from, to, seen);
+}
 
 std::uint64_t protect_bits() noexcept {
     return protection;

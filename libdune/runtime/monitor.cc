@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT
+// dune/user.h: monitors of ring 3.
+#include <sched.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "../mm/backing.h"
+#include "../mm/fault.h"
+#include "dune/user.h"
+#include "fpu_area.h"
+#include "process.h"
+#include "signal_table.h"
+#include "trap.h"
+
+extern "C" long dune_interruptible_call(long nr, const std::uint64_t* args) noexcept;
+
+namespace dune::user {
+namespace {
+
+Monitor monitor;
+
+siginfo_t describe(int sig, int code, std::uint64_t address) noexcept {
+    siginfo_t info;
+    std::memset(&info, 0, sizeof(info));
+    info.si_signo = sig;
+    info.si_code = code;
+    info.si_addr = reinterpret_cast<void*>(address);
+    return info;
+}
+
+void on_syscall(dune_tf* tf) {
+    monitor.syscall(*tf);
+}
+
+void on_exception(dune_tf* tf, std::uint64_t vector, void* fpu) noexcept {
+    const auto n = static_cast<unsigned>(vector);
+    const rt::FaultSignal what = rt::signal_of_exception(n);
+    if ((tf->cs & 3) == 0) {  // the monitor's own
+        rt::fault_to_signal(tf, fpu, what.sig, what.code, tf->rip, static_cast<int>(n));
+        return;
+    }
+    monitor.fault(*tf, describe(what.sig, what.code, what.at_instruction ? tf->rip : 0), n);
+}
+
+/** By page tables, or by Linux. */
+void on_page_fault(std::uintptr_t address, std::uint64_t fec, dune_tf* tf) {
+    const rt::FaultSignal what = rt::signal_of_page_fault(address, fec);
+    if ((tf->cs & 3) == 0) {
+        rt::default_page_fault(address, fec, tf);
+        return;
+    }
+    if (!rt::self()->fault_from_host &&
+        mm::resolve_fault(mm::backing().current_root(), address, fec) == 0)
+        return;
+    tf->err = fec;
+    monitor.fault(*tf, describe(what.sig, what.code, address), T_PGFLT);
+}
+
+void on_signals(dune_tf* tf, std::uint64_t, void*) noexcept {
+    // Callbacks run with interrupts masked: in ring 0 this is code before run(), which looks
+    // itself.
+    if ((tf->cs & 3) != 0)
+        monitor.signals_pending(*tf);
+}
+
+}  // namespace
+
+void set_monitor(const Monitor& wanted) noexcept {
+    monitor = wanted;
+    dune_register_syscall_handler(on_syscall);
+    if (monitor.fault != nullptr) {
+        for (unsigned vector = 0; vector < 32; ++vector)
+            if (vector != T_PGFLT && vector != T_DBLFLT)
+                rt::set_trap_handler(vector, on_exception);
+        dune_register_pgflt_handler(on_page_fault);
+    }
+    if (monitor.signals_pending != nullptr)
+        rt::set_trap_handler(rt::kMonitorVector, on_signals);
+    rt::set_monitor_signal(monitor.signal_arrived);
+}
+
+int run(const dune_tf& frame) noexcept {
+    if (!dune_in_guest())
+        return -EPERM;
+    dune_tf copy = frame;
+    cli();
+    // From here on a signal is an interrupt of ring 3.
+    if (monitor.signals_pending != nullptr)
+        monitor.signals_pending(copy);
+    const int result = dune_jump_to_user(&copy);
+    sti();
+    return result;
+}
+
+long call(long number, const std::uint64_t args[6]) noexcept {
+    return dune_interruptible_call(number, args);
+}
+
+long fork(std::uint64_t flags) noexcept {
+    if ((flags & (CLONE_VM | CLONE_SETTLS)) != 0)
+        return -EINVAL;
+    const long pid = rt::sys(SYS_clone, flags, 0);
+    if (pid == 0 && !dune_in_guest() && rt::enter(RFLAGS_RING0) != 0)
+        rt::sys(SYS_exit_group, 127);
+    return pid;
+}
+
+long catch_signal(int sig, std::uint64_t flags) noexcept {
+    return rt::signal_to_monitor(sig, flags);
+}
+
+std::uint64_t fs_base() noexcept {
+    return rt::self()->user_fs;
+}
+
+bool set_fs_base(std::uint64_t base) noexcept {
+    if (base >> 47 != 0)
+        return false;
+    rt::self()->user_fs = base;
+    return true;
+}
+
+std::uint64_t gs_base() noexcept {
+    return rdmsr(MSR_KERNEL_GS_BASE);
+}
+
+bool set_gs_base(std::uint64_t base) noexcept {
+    if (base >> 47 != 0)
+        return false;
+    wrmsrl(MSR_KERNEL_GS_BASE, base);
+    return true;
+}
+
+VectorState vector_state() noexcept {
+    std::uint64_t features = 3;
+    if (rt::have_xsave()) {
+        std::uint32_t low = 0;
+        std::uint32_t high = 0;
+        asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        features = low | std::uint64_t{high} << 32;
+    }
+    return {.area = rt::self()->user_fpu, .size = rt::fpu_area_size(), .features = features};
+}
+
+bool compare_exchange(std::uint32_t* word, std::uint32_t from, std::uint32_t to,
+                      std::uint32_t* seen) noexcept {
+    return rt::user_compare_exchange(word, from, to, seen);
+}
+
+}  // namespace dune::user
