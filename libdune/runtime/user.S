@@ -49,7 +49,7 @@ FUNCTION dune_run_user_\variant
 	mov	%edx, %gs:TH_KERNEL_FS + 4
 .endif
 	/* The frame itself is the caller's: go on with a copy. */
-	lea	-TF_SIZE(%rax), %rsp
+	lea	-TF_SIZE - 8(%rsp), %rsp
 	mov	%rdi, %rsi
 	mov	%rsp, %rdi
 	mov	$(TF_SIZE / 8), %ecx
