@@ -342,8 +342,8 @@ int vmx_turn(struct vmx_vcpu *vmx)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	enum vmx_next next;
-	u64 rip, nr;
-	u32 reason;
+	u32 reason, nr;
+	u64 rip;
 
 	/* The exit disarmed the host's breakpoints (SDM 28.5.1). */
 	if (unlikely(hw_breakpoint_active()))
@@ -362,7 +362,7 @@ int vmx_turn(struct vmx_vcpu *vmx)
 			return vmx_other_turn(vmx, next);
 	}
 	vmcs_writel(GUEST_RIP, rip + 3);
-	nr = READ_ONCE(vmx->regs->rax);
+	nr = READ_ONCE(vmx->regs->rax); /* its low half, as Linux takes it */
 	switch (dune_syscall_way(vcpu, nr)) {
 	case DUNE_CALL_FAST:
 		return vmx_call(vmx, nr);
