@@ -1,0 +1,549 @@
+// SPDX-License-Identifier: MIT
+//
+// The interface of /dev/dune: everything that a caller passes is checked before use.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csetjmp>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "guest.h"
+
+namespace {
+
+using guest::End;
+using guest::Machine;
+using guest::Vcpu;
+
+int ioctl_error(int fd, unsigned long command, const void* argument) {
+    return ioctl(fd, command, argument) < 0 ? errno : 0;
+}
+
+int device() {
+    return Machine::get().fd();
+}
+
+// Runs a check in a child process: its exit status.
+template <typename F>
+int in_child(F&& check) {
+    const pid_t pid = fork();
+    if (pid == 0) {
+        _exit(check());
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+TEST(Abi, InfoTellsVersionAndFeatures) {
+    const dune_info& info = Machine::get().info();
+    EXPECT_EQ(info.abi_version, static_cast<uint32_t>(DUNE_ABI_VERSION));
+    EXPECT_GE(info.gpa_bits, 36U);
+    EXPECT_EQ(info.nr_slots, 1U << (info.gpa_bits - DUNE_SLOT_SHIFT));
+    EXPECT_EQ(info.vcpu_page_size, 4096U);
+    EXPECT_EQ(info.door_offset, static_cast<uint32_t>(DUNE_DOOR_OFFSET));
+    EXPECT_EQ(info.cr0_initial & 0x80010001, 0x80010001U) << "PG, WP, PE";
+    EXPECT_FALSE(info.cr4_guest_bits & (1 << 13)) << "VMXE is not the guest's";
+    EXPECT_FALSE(info.cr4_guest_bits & (1 << 23)) << "CET stays off";
+    for (const uint64_t reserved : info.reserved) {
+        EXPECT_EQ(reserved, 0U);
+    }
+}
+
+TEST(Abi, UnknownIoctlsAreEnotty) {
+    char buffer[4096] = {};
+    for (unsigned nr = 5; nr < 256; nr++) {
+        EXPECT_EQ(ioctl_error(device(), _IO(DUNE_IOC, nr), buffer), ENOTTY) << nr;
+        if (nr != 0x10 && nr != 0x11) {
+            EXPECT_EQ(ioctl_error(Vcpu::get().fd(), _IO(DUNE_IOC, nr), buffer), ENOTTY) << nr;
+        }
+    }
+    EXPECT_EQ(ioctl_error(device(), _IOWR('K', 0, dune_info), buffer), ENOTTY);
+    EXPECT_EQ(ioctl_error(device(), TCGETS, buffer), ENOTTY);
+    EXPECT_EQ(ioctl_error(Vcpu::get().fd(), TCGETS, buffer), ENOTTY);
+    EXPECT_EQ(ioctl_error(Vcpu::get().fd(), DUNE_GET_STATS, buffer), ENOTTY);
+    EXPECT_EQ(ioctl_error(device(), DUNE_RUN, nullptr), ENOTTY);
+}
+
+template <typename T>
+void expect_size_checked(unsigned long command) {
+    for (const uint32_t size : {0U, 4U, static_cast<uint32_t>(sizeof(T)) - 8,
+                                static_cast<uint32_t>(sizeof(T)) + 8, 0xffffffffU}) {
+        T argument = {};
+        argument.size = size;
+        EXPECT_EQ(ioctl_error(device(), command, &argument), EINVAL)
+            << "command " << std::hex << command << " size " << size;
+    }
+}
+
+TEST(Abi, WrongSizesAreEinval) {
+    expect_size_checked<dune_info>(DUNE_GET_INFO);
+    expect_size_checked<dune_vcpu_create>(DUNE_CREATE_VCPU);
+    expect_size_checked<dune_slots>(DUNE_SET_SLOTS);
+    expect_size_checked<dune_slots>(DUNE_GET_SLOTS);
+    expect_size_checked<dune_stats>(DUNE_GET_STATS);
+    char buffer[8192] = {};
+    for (unsigned nr = 0; nr < 5; nr++) {
+        EXPECT_EQ(ioctl_error(device(), _IOC(_IOC_READ | _IOC_WRITE, DUNE_IOC, nr, 24), buffer),
+                  EINVAL)
+            << "the command's own size, " << nr;
+    }
+}
+
+TEST(Abi, ReservedFieldsMustBeZero) {
+    for (int i = 0; i < 7; i++) {
+        dune_info info = {};
+        info.size = sizeof(info);
+        info.reserved[i] = 1ULL << (8 * i);
+        EXPECT_EQ(ioctl_error(device(), DUNE_GET_INFO, &info), EINVAL) << i;
+    }
+    for (int i = 0; i < 2; i++) {
+        dune_vcpu_create create = {};
+        create.size = sizeof(create);
+        create.reserved[i] = 1;
+        EXPECT_EQ(ioctl_error(device(), DUNE_CREATE_VCPU, &create), EINVAL) << i;
+    }
+    for (unsigned bit = 0; bit < 32; bit++) {
+        dune_vcpu_create create = {};
+        create.size = sizeof(create);
+        create.flags = 1U << bit;
+        EXPECT_EQ(ioctl_error(device(), DUNE_CREATE_VCPU, &create), EINVAL) << bit;
+    }
+    for (int i = 0; i < 8; i++) {
+        dune_stats stats = {};
+        stats.size = sizeof(stats);
+        stats.reserved[i] = 1;
+        EXPECT_EQ(ioctl_error(device(), DUNE_GET_STATS, &stats), EINVAL) << i;
+    }
+    uint32_t va = 7;
+    dune_slots slots = {sizeof(slots), 900, 1, 1, reinterpret_cast<uint64_t>(&va)};
+    EXPECT_EQ(ioctl_error(device(), DUNE_SET_SLOTS, &slots), EINVAL);
+    EXPECT_EQ(ioctl_error(device(), DUNE_GET_SLOTS, &slots), EINVAL);
+}
+
+TEST(Abi, BadPointersAreEfault) {
+    const auto* bad = reinterpret_cast<void*>(0x10);
+    const auto* kernel = reinterpret_cast<void*>(0xffffffff81000000);
+    for (const void* pointer : {bad, kernel}) {
+        EXPECT_EQ(ioctl_error(device(), DUNE_GET_INFO, pointer), EFAULT);
+        EXPECT_EQ(ioctl_error(device(), DUNE_CREATE_VCPU, pointer), EFAULT);
+        EXPECT_EQ(ioctl_error(device(), DUNE_SET_SLOTS, pointer), EFAULT);
+        EXPECT_EQ(ioctl_error(device(), DUNE_GET_STATS, pointer), EFAULT);
+        EXPECT_EQ(ioctl_error(Vcpu::get().fd(), DUNE_INTERRUPT, pointer), EFAULT);
+        dune_slots slots = {sizeof(slots), 900, 1, 0, reinterpret_cast<uint64_t>(pointer)};
+        EXPECT_EQ(ioctl_error(device(), DUNE_SET_SLOTS, &slots), EFAULT);
+        EXPECT_EQ(ioctl_error(device(), DUNE_GET_SLOTS, &slots), EFAULT);
+    }
+}
+
+int set_slot(uint32_t slot, uint32_t va, uint32_t count = 1) {
+    dune_slots slots = {sizeof(slots), slot, count, 0, reinterpret_cast<uint64_t>(&va)};
+    return ioctl_error(device(), DUNE_SET_SLOTS, &slots);
+}
+
+TEST(Abi, SlotsAreChecked) {
+    const uint32_t nr = Machine::get().info().nr_slots;
+    EXPECT_EQ(set_slot(0, 7), EINVAL) << "slot 0 shows nothing";
+    EXPECT_EQ(set_slot(nr, 7), EINVAL);
+    EXPECT_EQ(set_slot(nr - 1, 7, 2), EINVAL);
+    EXPECT_EQ(set_slot(0xffffffff, 7), EINVAL);
+    EXPECT_EQ(set_slot(2, 7, 0), EINVAL);
+    EXPECT_EQ(set_slot(2, 7, 0xffffffff), EINVAL);
+    EXPECT_EQ(set_slot(nr - 1, 1 << 17), EINVAL) << "beyond user space";
+    EXPECT_EQ(set_slot(nr - 1, 0xfffffffe), EINVAL);
+    EXPECT_EQ(set_slot(nr - 1, 7), 0);
+    EXPECT_EQ(set_slot(nr - 1, 7), 0) << "again";
+    EXPECT_EQ(set_slot(nr - 2, 7), EEXIST) << "shown elsewhere";
+    EXPECT_EQ(set_slot(nr - 1, 8), 0) << "moved";
+    EXPECT_EQ(set_slot(nr - 2, 7), 0);
+    EXPECT_EQ(set_slot(nr - 2, DUNE_SLOT_NONE), 0);
+    EXPECT_EQ(set_slot(nr - 1, DUNE_SLOT_NONE), 0);
+}
+
+TEST(Abi, SlotsReadBack) {
+    const uint32_t nr = Machine::get().info().nr_slots;
+    std::vector<uint32_t> all(nr, 1);
+    dune_slots slots = {sizeof(slots), 0, nr, 0, reinterpret_cast<uint64_t>(all.data())};
+    ASSERT_EQ(set_slot(nr - 1, 0x1ffff), 0) << "the highest of 47 bits";
+    ASSERT_EQ(ioctl_error(device(), DUNE_GET_SLOTS, &slots), 0);
+    EXPECT_EQ(all[0], DUNE_SLOT_NONE);
+    EXPECT_EQ(all[1], reinterpret_cast<uint64_t>(device) >> DUNE_SLOT_SHIFT) << "the program";
+    EXPECT_EQ(all[nr - 1], 0x1ffffU);
+    EXPECT_EQ(all[nr - 2], DUNE_SLOT_NONE);
+}
+
+TEST(Abi, AnotherProcessIsRefused) {
+    const int fd = device();
+    const int vcpu = Vcpu::get().fd();
+    ASSERT_EQ(
+        in_child([&] {
+            dune_stats stats = {};
+            stats.size = sizeof(stats);
+            dune_vcpu_create create = {};
+            create.size = sizeof(create);
+            uint32_t va = 7;
+            uint32_t vector = 40;
+            dune_slots slots = {sizeof(slots), 900, 1, 0, reinterpret_cast<uint64_t>(&va)};
+            if (ioctl_error(fd, DUNE_GET_STATS, &stats) != EPERM)
+                return 1;
+            if (ioctl_error(fd, DUNE_CREATE_VCPU, &create) != EPERM)
+                return 2;
+            if (ioctl_error(fd, DUNE_SET_SLOTS, &slots) != EPERM)
+                return 3;
+            if (ioctl_error(fd, DUNE_GET_SLOTS, &slots) != EPERM)
+                return 4;
+            if (ioctl_error(vcpu, DUNE_RUN, nullptr) != EPERM)
+                return 5;
+            if (ioctl_error(vcpu, DUNE_INTERRUPT, &vector) != EPERM)
+                return 6;
+            if (mmap(nullptr, 4096, PROT_READ, MAP_SHARED, vcpu, 0) != MAP_FAILED || errno != EPERM)
+                return 7;
+            return 0;
+        }),
+        0);
+}
+
+TEST(Abi, ChildHasItsOwn) {
+    Vcpu::get();
+    EXPECT_EQ(in_child([] { return guest::enter([] {}).left() ? 0 : 1; }), 0);
+    EXPECT_TRUE(guest::enter([] {}).left());
+}
+
+TEST(Abi, AnotherThreadMayNotRun) {
+    const int vcpu = Vcpu::get().fd();
+    int error = 0;
+    std::thread([&] { error = ioctl_error(vcpu, DUNE_RUN, nullptr); }).join();
+    EXPECT_EQ(error, EPERM);
+}
+
+TEST(Abi, AVcpuDoesNotRunInItself) {
+    const int vcpu = Vcpu::get().fd();
+    long result = 0;
+    EXPECT_TRUE(guest::enter([&] { result = guest::call(SYS_ioctl, vcpu, DUNE_RUN); }).left());
+    EXPECT_EQ(result, -EBUSY);
+}
+
+sigjmp_buf jump;
+siginfo_t last_signal;
+
+void jump_back(int, siginfo_t* info, void*) {
+    last_signal = *info;
+    siglongjmp(jump, 1);
+}
+
+// The signal that an access to the door by the calling thread raises, or 0.
+int door_signal(volatile char* door, bool write) {
+    struct sigaction action = {}, old;
+    action.sa_sigaction = jump_back;
+    action.sa_flags = SA_SIGINFO | SA_NODEFER;
+    sigaction(SIGBUS, &action, &old);
+    struct sigaction old_segv;
+    sigaction(SIGSEGV, &action, &old_segv);
+    last_signal = {};
+    if (sigsetjmp(jump, 1) == 0) {
+        if (write) {
+            *door = 1;
+        } else {
+            asm volatile(".byte 0x8a, 0x00" : : "a"(door) : "memory");
+        }
+    }
+    sigaction(SIGBUS, &old, nullptr);
+    sigaction(SIGSEGV, &old_segv, nullptr);
+    return last_signal.si_signo;
+}
+
+TEST(Abi, DoorIsOneThreads) {
+    volatile char* door = Vcpu::get().door();
+    int signal = 0;
+    std::thread([&] { signal = door_signal(door, false); }).join();
+    EXPECT_EQ(signal, SIGBUS);
+    EXPECT_EQ(door_signal(door, true), SIGSEGV) << "it is read-only";
+    EXPECT_NE(mprotect(const_cast<char*>(door), 4096, PROT_READ | PROT_WRITE), 0);
+}
+
+TEST(Abi, DoorIsShutToTheKernel) {
+    volatile char* door = Vcpu::get().door();
+    int pipe_fds[2];
+    ASSERT_EQ(pipe(pipe_fds), 0);
+    EXPECT_EQ(guest::host_call(SYS_write, pipe_fds[1],
+                               reinterpret_cast<long>(const_cast<char*>(door)), 1),
+              -EFAULT);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+}
+
+TEST(Abi, DoorIsShutToTheGuest) {
+    // A read by the guest is a fault that Linux would answer with SIGBUS.
+    volatile char* door = Vcpu::get().door();
+    guest::Options options;
+    options.traps = true;
+    guest::enter([&] { static_cast<void>(*door); }, options);
+    EXPECT_EQ(Vcpu::get().page().fault_signal, static_cast<uint32_t>(SIGBUS));
+}
+
+TEST(Abi, DoorTellsThatARunWasRefused) {
+    Vcpu& vcpu = Vcpu::get();
+    vcpu.prepare([](void*) {}, nullptr, {});
+    vcpu.page().rip = 1ULL << 47;
+    asm volatile(".byte 0x8a, 0x00" : : "a"(vcpu.door()) : "memory");
+    EXPECT_EQ(vcpu.page().exit, 0U);
+    EXPECT_EQ(vcpu.page().progress, 0U);
+}
+
+void* map_vcpu(int protection, int flags, size_t size, off_t offset) {
+    return mmap(nullptr, size, protection, flags, Vcpu::get().fd(), offset);
+}
+
+TEST(Abi, MmapMisuseIsRefused) {
+    const off_t door = DUNE_DOOR_OFFSET;
+    EXPECT_EQ(map_vcpu(PROT_READ, MAP_PRIVATE, 4096, 0), MAP_FAILED);
+    EXPECT_EQ(map_vcpu(PROT_READ, MAP_SHARED, 8192, 0), MAP_FAILED);
+    EXPECT_EQ(map_vcpu(PROT_READ, MAP_SHARED, 4096, 4096), MAP_FAILED);
+    EXPECT_EQ(map_vcpu(PROT_READ | PROT_EXEC, MAP_SHARED, 4096, 0), MAP_FAILED);
+    EXPECT_EQ(map_vcpu(PROT_READ | PROT_WRITE, MAP_SHARED, 4096, door), MAP_FAILED);
+    EXPECT_EQ(map_vcpu(PROT_READ, MAP_PRIVATE, 4096, door), MAP_FAILED);
+    EXPECT_EQ(map_vcpu(PROT_READ, MAP_SHARED, 8192, door), MAP_FAILED);
+    EXPECT_EQ(map_vcpu(PROT_READ, MAP_SHARED, 4096, door + 4096), MAP_FAILED);
+    EXPECT_EQ(map_vcpu(PROT_READ, MAP_SHARED, 4096, 1L << 40), MAP_FAILED);
+    EXPECT_EQ(mmap(nullptr, 4096, PROT_READ, MAP_SHARED, device(), 0), MAP_FAILED);
+}
+
+TEST(Abi, MappingsDoNotGrowAndStayAliveWithoutTheFile) {
+    Vcpu vcpu;
+    EXPECT_EQ(mremap(&vcpu.page(), 4096, 8192, MREMAP_MAYMOVE), MAP_FAILED);
+    EXPECT_NE(mprotect(const_cast<char*>(vcpu.door()), 4096, PROT_WRITE), 0);
+    close(dup(vcpu.fd()));
+    vcpu.page().rip = 1;  // still there
+    EXPECT_EQ(vcpu.page().rip, 1U);
+}
+
+TEST(Abi, MappingsAreNotInherited) {
+    auto* page = &Vcpu::get().page();
+    EXPECT_EQ(in_child([&] {
+                  unsigned char vec;
+                  return mincore(page, 4096, &vec) != 0 && errno == ENOMEM ? 0 : 1;
+              }),
+              0);
+}
+
+TEST(Abi, AFileGivenAwayIsOfNoUse) {
+    // After the thread that made it has gone, nobody runs it.
+    int fd = -1;
+    std::thread([&] {
+        dune_vcpu_create create = {};
+        create.size = sizeof(create);
+        fd = ioctl(device(), DUNE_CREATE_VCPU, &create);
+    }).join();
+    ASSERT_GE(fd, 0);
+    uint32_t vector = 40;
+    EXPECT_EQ(ioctl_error(fd, DUNE_RUN, nullptr), EPERM);
+    EXPECT_EQ(ioctl_error(fd, DUNE_INTERRUPT, &vector), 0) << "of no effect";
+    close(fd);
+}
+
+TEST(Abi, InterruptVectorsAreChecked) {
+    for (const uint32_t vector : {0U, 3U, 31U, 256U, 0x10000U, 0xffffffffU}) {
+        EXPECT_EQ(ioctl_error(Vcpu::get().fd(), DUNE_INTERRUPT, &vector), EINVAL) << vector;
+    }
+    const uint32_t vector = 255;
+    EXPECT_EQ(ioctl_error(Vcpu::get().fd(), DUNE_INTERRUPT, &vector), 0);
+    EXPECT_EQ(Vcpu::get().page().pending[3], 1ULL << 63);
+}
+
+// --- what DUNE_RUN takes from the page ---
+
+class PageValue : public testing::Test {
+  protected:
+    void SetUp() override {
+        vcpu_.prepare([](void*) {}, nullptr, {});
+    }
+
+    void expect_refused(const char* what) {
+        const End end = vcpu_.run({});
+        EXPECT_EQ(end.error, -EINVAL) << what << ": " << end;
+        EXPECT_EQ(vcpu_.page().progress, 0U) << what;
+        EXPECT_TRUE(guest::enter([] {}).left()) << "and it runs again after " << what;
+        vcpu_.prepare([](void*) {}, nullptr, {});
+    }
+
+    Vcpu& vcpu_ = Vcpu::get();
+};
+
+TEST_F(PageValue, RipMustBeCanonical) {
+    for (const uint64_t rip : {1ULL << 47, 1ULL << 63, 0x7fffULL << 48, 0xffff7fffffffffffULL}) {
+        vcpu_.page().rip = rip;
+        expect_refused("RIP");
+    }
+}
+
+TEST_F(PageValue, RflagsReservedBits) {
+    for (int bit = 0; bit < 64; bit++) {
+        const bool known = 0x3d7fd7ULL >> bit & 1 && bit != 17 && bit != 19 && bit != 20;
+        if (!known && bit != 1) {
+            vcpu_.page().rflags = 2 | 1ULL << bit;
+            expect_refused(("RFLAGS bit " + std::to_string(bit)).c_str());
+        }
+    }
+}
+
+TEST_F(PageValue, Cr3Width) {
+    for (int bit = 52; bit < 64; bit++) {
+        vcpu_.page().cr3 = Machine::get().cr3() | 1ULL << bit;
+        expect_refused("CR3");
+    }
+}
+
+TEST_F(PageValue, Bases) {
+    vcpu_.page().fs_base = 1ULL << 47;
+    expect_refused("FS base");
+    vcpu_.page().gs_base = 1ULL << 47;
+    vcpu_.page().set |= DUNE_SET_GS_BASE;
+    expect_refused("GS base");
+    vcpu_.page().lstar = 1ULL << 47;
+    vcpu_.page().set |= DUNE_SET_LSTAR;
+    expect_refused("LSTAR");
+}
+
+TEST_F(PageValue, Cr0AndCr4TakeOnlyTheGuestsBits) {
+    const dune_info& info = Machine::get().info();
+    for (int bit = 0; bit < 64; bit++) {
+        const uint64_t mask = 1ULL << bit;
+        for (const bool is_cr4 : {false, true}) {
+            if ((is_cr4 ? info.cr4_guest_bits : info.cr0_guest_bits) & mask) {
+                continue;
+            }
+            vcpu_.page().cr0 = info.cr0_initial ^ (is_cr4 ? 0 : mask);
+            vcpu_.page().cr4 = info.cr4_initial ^ (is_cr4 ? mask : 0);
+            vcpu_.page().set |= DUNE_SET_CR;
+            expect_refused((std::string(is_cr4 ? "CR4" : "CR0") + std::to_string(bit)).c_str());
+        }
+    }
+}
+
+TEST_F(PageValue, Gate) {
+    vcpu_.page().gate_start = 0x2000;
+    vcpu_.page().gate_end = 0x1000;
+    expect_refused("gate");
+}
+
+TEST_F(PageValue, UnknownSetBits) {
+    for (int bit = 8; bit < 32; bit++) {
+        vcpu_.page().set |= 1U << bit;
+        expect_refused("set");
+    }
+}
+
+TEST_F(PageValue, UnknownFlagsDoNoHarm) {
+    vcpu_.page().flags = 0xffffffff;
+    const End end = vcpu_.run({});
+    EXPECT_TRUE(end.left() || end.error == -EINVAL) << end;
+}
+
+// --- death ---
+
+TEST(Death, ADeadVcpuIsEioUntilReset) {
+    Vcpu& vcpu = Vcpu::get();
+    // No IDT: the first exception is a triple fault.
+    const End end = guest::enter([] { asm volatile("ud2"); });
+    ASSERT_TRUE(end.died()) << end;
+    EXPECT_NE(end.text.find("triple fault"), std::string::npos) << end.text;
+    EXPECT_EQ(vcpu.page().death.exit_reason, 2U);
+    EXPECT_EQ(vcpu.page().death.cr3, Machine::get().cr3());
+    EXPECT_EQ(vcpu.page().death.cs, 0x10U);
+    EXPECT_EQ(vcpu.run_once(false), -EIO);
+    vcpu.page().set = DUNE_SET_RIP;
+    EXPECT_EQ(vcpu.run_once(false), -EIO);
+    EXPECT_TRUE(guest::enter([] {}).left()) << "after a reset";
+}
+
+TEST(Death, AFreshVcpuWithoutStateDies) {
+    Vcpu vcpu;
+    const End end = vcpu.run({});
+    EXPECT_TRUE(end.died()) << end;
+}
+
+// --- counters ---
+
+TEST(Counters, Count) {
+    char* fresh = guest::map(4096);
+    const dune_stats before = Machine::get().stats();
+    guest::enter([&] {
+        *fresh = 1;
+        for (int i = 0; i < 10; i++) {
+            guest::call(SYS_getpid);
+            guest::slow_call(SYS_getpid);
+        }
+        unsigned a = 0;
+        asm volatile("cpuid" : "+a"(a) : : "ebx", "ecx", "edx");
+    });
+    const dune_stats after = Machine::get().stats();
+    EXPECT_EQ(after.vcpus, 1U);
+    EXPECT_EQ(after.exits[10] - before.exits[10], 1U) << "CPUID";
+    EXPECT_EQ(after.exits[18] - before.exits[18], 21U) << "VMCALL";
+    EXPECT_GT(after.exits[48], before.exits[48]) << "EPT violations";
+    EXPECT_GT(after.ept_faults, before.ept_faults);
+    EXPECT_GE(after.ept_bytes, 4 * 4096U);
+    EXPECT_GE(after.slow_calls - before.slow_calls, 10U);
+    if (Machine::get().has(DUNE_FEAT_FAST_SYSCALLS)) {
+        EXPECT_EQ(after.fast_calls - before.fast_calls, 10U);
+    }
+    uint64_t sum = 0;
+    for (const uint64_t exits : after.exits) {
+        sum += exits;
+    }
+    EXPECT_EQ(after.entries, sum);
+}
+
+TEST(Counters, OutliveTheVcpu) {
+    const dune_stats before = Machine::get().stats();
+    std::thread([] { guest::enter([] { guest::slow_call(SYS_getpid); }); }).join();
+    const dune_stats after = Machine::get().stats();
+    EXPECT_EQ(after.vcpus, before.vcpus);
+    EXPECT_EQ(after.slow_calls, before.slow_calls + 1);
+}
+
+std::string sh(const std::string& command) {
+    FILE* file = popen(command.c_str(), "r");
+    std::string text(4096, '\0');
+    text.resize(fread(text.data(), 1, text.size(), file));
+    pclose(file);
+    return text;
+}
+
+constexpr const char* kMountDebugfs =
+    "grep -q ' /sys/kernel/debug ' /proc/mounts || mount -t debugfs none /sys/kernel/debug; ";
+
+TEST(Counters, InDebugfs) {
+    guest::enter([] { guest::slow_call(SYS_getpid); });
+    const dune_stats stats = Machine::get().stats();
+    const std::string text = sh(std::string(kMountDebugfs) + "cat /sys/kernel/debug/dune/" +
+                                std::to_string(getpid()) + "-*");
+    EXPECT_NE(text.find("vcpus 1\n"), std::string::npos) << text;
+    EXPECT_NE(text.find("\nslow_calls " + std::to_string(stats.slow_calls) + "\n"),
+              std::string::npos)
+        << text;
+    EXPECT_NE(text.find("\nexit_18 " + std::to_string(stats.exits[18]) + "\n"), std::string::npos)
+        << text;
+}
+
+TEST(Counters, NothingStaysInDebugfs) {
+    const std::string command = std::string(kMountDebugfs) + "ls /sys/kernel/debug/dune | wc -l";
+    const std::string before = sh(command);
+    EXPECT_EQ(in_child([] { return guest::enter([] {}).left() ? 0 : 1; }), 0);
+    EXPECT_EQ(sh(command), before);
+}
+
+}  // namespace
