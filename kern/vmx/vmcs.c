@@ -2,6 +2,9 @@
 /* Filling the VMCS: controls, the guest's first state, the host's. */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/io.h>
+#include <linux/mm.h>
+#include <linux/vmalloc.h>
 #include <asm/cpufeature.h>
 #include <asm/desc.h>
 #include <asm/segment.h>
@@ -109,7 +112,8 @@ static void vmcs_init_controls(struct vmx_vcpu *vmx)
 	vmcs_write32(VM_ENTRY_MSR_LOAD_COUNT, 0);
 	vmcs_write32(VM_ENTRY_INTR_INFO_FIELD, 0);
 	vmcs_write64(VMCS_LINK_POINTER, ~0ull);
-	vmcs_write64(MSR_BITMAP, __pa(vmx_msr_bitmap));
+	/* A page of the module's data: vmalloc memory, which has no linear mapping. */
+	vmcs_write64(MSR_BITMAP, page_to_phys(vmalloc_to_page(vmx_msr_bitmap)));
 	vmcs_write64(EPT_POINTER, vmx->eptp);
 	if (vmx->vpid)
 		vmcs_write16(VIRTUAL_PROCESSOR_ID, vmx->vpid);
