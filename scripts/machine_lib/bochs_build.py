@@ -4,6 +4,7 @@
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -21,15 +22,17 @@ CONFIGURE = """
 --enable-x86-64 --enable-cpu-level=6 --enable-vmx=2 --enable-smp --enable-avx --enable-evex --enable-memtype
 --enable-repeat-speedups --enable-fast-function-calls --enable-handlers-chaining --enable-trace-linking
 --enable-all-optimizations --enable-pci --enable-long-phy-address --enable-protection-keys --enable-cet
---enable-perfmon --disable-large-ramfile --disable-debugger --disable-debugger-gui --disable-docbook --disable-plugins --disable-stats
---with-nogui --without-x --without-x11 CFLAGS=-O2 CXXFLAGS=-O2
+--enable-perfmon --disable-large-ramfile --disable-show-ips --disable-debugger --disable-debugger-gui
+--disable-docbook --disable-plugins --disable-stats --with-nogui --without-x --without-x11 CFLAGS=-O2 CXXFLAGS=-O2
 """.split()
 
 
 @functools.lru_cache(maxsize=None)
 def identity():
-    """Names what is built: another patch is another emulator."""
-    digest = hashlib.sha256(" ".join(CONFIGURE).encode() + PATCH.read_bytes() + HOSTIO.read_bytes())
+    """Names what is built: another patch is another emulator, another comment or layout is not."""
+    code = re.sub(r"//.*|\s+", "", HOSTIO.read_text())
+    changes = PATCH.read_text().partition("\n--- ")[2]
+    digest = hashlib.sha256(f"{CONFIGURE} {code} {changes}".encode())
     return f"{VERSION}-{digest.hexdigest()[:12]}"
 
 

@@ -8,7 +8,9 @@
 //   0x8910  write   physical address of the transfer buffer (RAM below 4 GiB)
 //   0x8914  write   channel << 24 | length: write that many bytes of the buffer to the host
 //   0x8918  write   channel << 24 | length: read that many bytes (fewer at the end) into the buffer
-//   0x8918  read    bytes moved by the last transfer, 0xffffffff after an error
+//   0x891c  write   channel << 24 | milliseconds: wait that long at most for something to read
+//   0x8918  read    bytes moved by the last transfer, 0xffffffff after an error; after a wait,
+//                   not 0 when a read would not block
 //
 // $DUNE_CHANNELS ("CHANNEL=FD,…") names the inherited file descriptor of each channel. A transfer
 // costs the guest one instruction and the host one system call a page.
@@ -16,6 +18,7 @@
 #define DUNE_HOSTIO_H
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -23,10 +26,17 @@
 
 class dune_hostio {
   public:
-    enum port { EXIT = 0x8901, SAVE = 0x8902, ADDRESS = 0x8910, WRITE = 0x8914, READ = 0x8918 };
+    enum port {
+        EXIT = 0x8901,
+        SAVE = 0x8902,
+        ADDRESS = 0x8910,
+        WRITE = 0x8914,
+        READ = 0x8918,
+        WAIT = 0x891c,
+    };
 
     static bool owns(Bit32u port) {
-        return port == EXIT || port == SAVE || port == ADDRESS || port == WRITE || port == READ;
+        return port == EXIT || port == SAVE || (port >= ADDRESS && port <= WAIT && (port & 3) == 0);
     }
 
     // The timer saves the state between two instructions; saving inside the OUT would restore into
@@ -63,6 +73,9 @@ class dune_hostio {
             case READ:
                 transfer(value, false);
                 break;
+            case WAIT:
+                wait(value);
+                break;
         }
     }
 
@@ -74,9 +87,19 @@ class dune_hostio {
         _exit(saved ? 0 : 3);
     }
 
+    int descriptor(Bit32u value) const {
+        Bit32u channel = value >> 24;
+        return channel < CHANNELS ? channels[channel] : -1;
+    }
+
+    void wait(Bit32u value) {
+        pollfd input = {descriptor(value), POLLIN, 0};
+        moved = poll(&input, 1, value & 0xffffff) > 0;
+    }
+
     void transfer(Bit32u value, bool to_host) {
-        Bit32u channel = value >> 24, length = value & 0xffffff;
-        int fd = channel < CHANNELS ? channels[channel] : -1;
+        Bit32u length = value & 0xffffff;
+        int fd = descriptor(value);
         moved = 0xffffffff;
         if (fd < 0 || Bit64u(address) + length > BX_MEM(0)->get_memory_len())
             return;
@@ -99,6 +122,9 @@ class dune_hostio {
             if (!to_host)
                 pageWriteStampTable.decWriteStamp(bx_phy_address(address) + done);
             done += Bit32u(n);
+            // What else a terminal or a pipe will say is worth no waiting.
+            if (Bit32u(n) < part)
+                break;
         }
         moved = done;
     }
