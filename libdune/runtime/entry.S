@@ -15,36 +15,38 @@
 	.text
 
 /*
- * Save the vector state where the thread has room for it or, if that is taken by an outer trap, on
- * the stack. Leaves the area in r12, the stack pointer of before in rbx. Clobbers rax, rdx.
+ * Save the vector state where the thread has room for it; go to on_stack if that is taken by an
+ * outer trap. Leaves the area in r12. Clobbers rax.
  */
-.macro TRAP_FPU_SAVE variant
-	mov	%rsp, %rbx
-	.cfi_def_cfa_register %rbx
+.macro TRAP_FPU_SAVE variant, on_stack
 	mov	%gs:TH_TRAP_FPU, %r12
 	btsl	$0, FPU_BUSY(%r12)
-	jc	.Lon_stack\@
+	jc	\on_stack
 	FPU_SAVE \variant
-.Lfpu_saved\@:
-	.subsection 1
-.Lon_stack\@:
-	mov	dune_fpu_area_size(%rip), %eax
-	sub	%rax, %rsp
-	and	$-64, %rsp
-	mov	%rsp, %r12
-	sub	$64, %rsp		/* holds the word at FPU_BUSY */
-	/* The header has to be 0 for XRSTOR (SDM vol. 1, 13.8.1). */
-	.irp	word, 0, 8, 16, 24, 32, 40, 48, 56
-	movq	$0, 512 + \word(%r12)
-	.endr
-	FPU_SAVE_FULL
-	jmp	.Lfpu_saved\@
-	.previous
 .endm
 
 .macro TRAP_FPU_LOAD variant
 	FPU_LOAD \variant
 	movl	$0, FPU_BUSY(%r12)
+.endm
+
+/* The same on the stack; rbx keeps the stack pointer. */
+.macro TRAP_FPU_SAVE_ON_STACK
+	mov	%rsp, %rbx
+	.cfi_def_cfa_register %rbx
+	mov	dune_fpu_area_size(%rip), %eax
+	sub	%rax, %rsp
+	and	$-64, %rsp
+	mov	%rsp, %r12
+	/* The header has to be 0 for XRSTOR (SDM vol. 1, 13.8.1). */
+	.irp	word, 0, 8, 16, 24, 32, 40, 48, 56
+	movq	$0, 512 + \word(%r12)
+	.endr
+	FPU_SAVE_FULL
+.endm
+
+.macro TRAP_FPU_LOAD_FROM_STACK
+	FPU_LOAD legacy
 	mov	%rbx, %rsp
 	.cfi_def_cfa_register %rsp
 .endm
@@ -167,19 +169,28 @@ FUNCTION dune_pgflt_\kind\()_\variant
 	mov	%rsp, %rdx
 	call	*dune_pgflt_handler(%rip)
 .else
-	TRAP_FPU_SAVE \variant
-	mov	%rbx, %rdx
+	TRAP_FPU_SAVE \variant, .Lon_stack_\variant
+	mov	%rsp, %rdx
 	call	*dune_pgflt_handler(%rip)
 	TRAP_FPU_LOAD \variant
 .endif
 	jmp	dune_trap_return_\variant
 
+.ifc \kind,preserve
+.Lon_stack_\variant:
+	TRAP_FPU_SAVE_ON_STACK
+	mov	%rbx, %rdx
+	call	*dune_pgflt_handler(%rip)
+	TRAP_FPU_LOAD_FROM_STACK
+	jmp	dune_trap_return_\variant
+.endif
+
 .Lfrom_host_\kind\()_\variant:
-	TRAP_FPU_SAVE \variant
+	TRAP_FPU_SAVE_ON_STACK
 	mov	%rbx, %rdx
 	mov	%r12, %rcx
 	call	dune_pgflt_from_host
-	TRAP_FPU_LOAD \variant
+	TRAP_FPU_LOAD_FROM_STACK
 	jmp	dune_trap_return_\variant
 	.cfi_endproc
 
@@ -224,12 +235,21 @@ FUNCTION dune_trap_\variant
 	.cfi_signal_frame
 	CFI_FRAME
 	cld
-	TRAP_FPU_SAVE \variant
-	mov	%rbx, %rdi
+	TRAP_FPU_SAVE \variant, .Ltrap_on_stack_\variant
+	mov	%rsp, %rdi
 	mov	%r12, %rdx
 	lea	dune_intr_handlers(%rip), %rax
 	call	*(%rax,%rsi,8)
 	TRAP_FPU_LOAD \variant
+	jmp	dune_trap_return_\variant
+
+.Ltrap_on_stack_\variant:
+	TRAP_FPU_SAVE_ON_STACK
+	mov	%rbx, %rdi
+	mov	%r12, %rdx
+	lea	dune_intr_handlers(%rip), %rax
+	call	*(%rax,%rsi,8)
+	TRAP_FPU_LOAD_FROM_STACK
 
 /* rsp is at a struct dune_tf of ring 0 or 3. */
 	.globl	dune_trap_return_\variant

@@ -94,13 +94,12 @@
 .endm
 
 /*
- * Save the vector state to the area in r12. Clobbers rax, rdx.
- * full: all of it, though the area may never have been loaded from.
+ * Save the vector state to the area in r12, and load it from there. Clobbers rax. What is in edx
+ * does not matter: XCR0, which masks it, has no bit above 31 (SDM vol. 1, 13.3).
  */
 .macro FPU_SAVE variant
 .ifc \variant,fast
 	mov	$FPU_MASK_LOW, %eax
-	mov	$FPU_MASK_HIGH, %edx
 	xsaveopt64 (%r12)
 .else
 	FPU_SAVE_FULL
@@ -109,7 +108,6 @@
 
 .macro FPU_SAVE_FULL
 	mov	$FPU_MASK_LOW, %eax
-	mov	$FPU_MASK_HIGH, %edx
 	cmpb	$0, dune_have_xsave(%rip)
 	je	.Lfxsave\@
 	xsave64	(%r12)
@@ -121,7 +119,6 @@
 
 .macro FPU_LOAD variant
 	mov	$FPU_MASK_LOW, %eax
-	mov	$FPU_MASK_HIGH, %edx
 .ifc \variant,fast
 	xrstor64 (%r12)
 .else

@@ -74,14 +74,14 @@ void dune_fpu_init(struct dune_fpu* fp) {
 
 void dune_fpu_save(struct dune_fpu* fp) {
     if (dune_have_xsave != 0)
-        asm volatile("xsave64 %0" : "+m"(*fp) : "a"(FPU_MASK_LOW), "d"(FPU_MASK_HIGH) : "memory");
+        asm volatile("xsave64 %0" : "+m"(*fp) : "a"(FPU_MASK_LOW), "d"(0) : "memory");
     else
         asm volatile("fxsave64 %0" : "=m"(fp->legacy));
 }
 
 void dune_fpu_load(const struct dune_fpu* fp) {
     if (dune_have_xsave != 0)
-        asm volatile("xrstor64 %0" ::"m"(*fp), "a"(FPU_MASK_LOW), "d"(FPU_MASK_HIGH) : "memory");
+        asm volatile("xrstor64 %0" ::"m"(*fp), "a"(FPU_MASK_LOW), "d"(0) : "memory");
     else
         asm volatile("fxrstor64 %0" ::"m"(fp->legacy));
 }

@@ -112,7 +112,6 @@
 #define FPU_BUSY (-64)
 /* Components that handlers do not get a fresh copy of: PKRU (9), which they may want to change. */
 #define FPU_MASK_LOW 0xfffffdff
-#define FPU_MASK_HIGH 0xffffffff
 
 #define FROM_HOST_BIT 14 /* of a page-fault error code: DUNE_PF_FROM_HOST */
 
