@@ -84,7 +84,10 @@ void vmx_vmcs_reset_guest(struct vmx_vcpu *vmx)
 	vmx->pf_pending = false;
 	vmx->triple_fault = false;
 	vmx_msrs_put();
-	vmx->msrs_differ = 0;
+	/* Never the host's LSTAR: a SYSCALL would jump there, and the #PF tell where the kernel is. */
+	vmx->msrs[VMX_MSR_LSTAR] = 0;
+	vmx->msrs_differ = BIT(VMX_MSR_LSTAR);
+	vmx_msrs_load(vmx);
 	vmx->vcpu.dead = false;
 }
 
