@@ -136,7 +136,7 @@ bool vmx_open_slow(struct vmx_vcpu *vmx)
 	}
 	/* What another vCPU of ours left current needs no putting back. */
 	vmx->foreign = found != VMX_NO_VMCS && found != c->current_pa && found != vmx->vmcs_pa;
-	vmx->put_back = vmx->foreign || vmx_transient;
+	vmx->put_back = vmx->foreign || vmx_transient || READ_ONCE(vmx_stopped);
 	c->window_foreign = found;
 	if (!vmx->foreign)
 		c->current_pa = vmx->vmcs_pa;
@@ -157,16 +157,13 @@ void vmx_close_slow(struct vmx_vcpu *vmx)
 	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
 
 	vmx->vcpu.todo |= DUNE_TODO_OPEN;
-	if (vmx_transient) {
-		/* SDM 25.11.1: no VMCS may be active over VMXOFF. */
+	/* SDM 25.11.1: no VMCS may be active over VMXOFF. */
+	if (vmx_transient || READ_ONCE(vmx_stopped))
 		vmx_clear_here(vmx);
-		if (vmx->foreign && vmx_vmptrld(c->window_foreign))
-			vmx_insn_failed("vmptrld", 1);
-		vmx_window_off(c);
-		return;
-	}
-	if (vmx_vmptrld(c->window_foreign))
+	if (vmx->foreign && vmx_vmptrld(c->window_foreign))
 		vmx_insn_failed("vmptrld", 1);
+	if (vmx_transient)
+		vmx_window_off(c);
 }
 
 static void vmx_put_msrs(struct vmx_cpu *c)
@@ -255,8 +252,12 @@ void vmx_leave_cpu(struct vmx_vcpu *vmx)
 	local_irq_restore(flags);
 }
 
-/* Before KVM turns VMX off on a CPU that goes down, and after the last thread left it. */
-static int vmx_cpu_down(unsigned int cpu)
+/**
+ * vmx_clear_cpu() - leave no VMCS of ours active on this CPU
+ *
+ * Context: preemption off, or an IPI.
+ */
+void vmx_clear_cpu(void)
 {
 	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
 	struct vmx_vcpu *vmx, *next;
@@ -266,7 +267,16 @@ static int vmx_cpu_down(unsigned int cpu)
 	list_for_each_entry_safe(vmx, next, &c->active, active)
 		vmx_clear_here(vmx);
 	c->current_pa = 0;
+	/* The one that is running has to open a window anew. */
+	if (c->loaded)
+		c->loaded->vcpu.todo |= DUNE_TODO_OPEN;
 	local_irq_restore(flags);
+}
+
+/* Before KVM turns VMX off on a CPU that goes down, and after the last thread left it. */
+static int vmx_cpu_down(unsigned int cpu)
+{
+	vmx_clear_cpu();
 	return 0;
 }
 

@@ -238,6 +238,8 @@ static noinline int vmx_not_ready(struct vmx_vcpu *vmx)
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 
 	for (;;) {
+		if (unlikely(READ_ONCE(vmx_stopped)))
+			return vmx_bounce(vmx);
 		switch (vmx_prepare(vmx, &vcpu->result)) {
 		case VMX_REFUSED:
 		case VMX_DEAD:

@@ -196,6 +196,11 @@ int __init dune_vmx_init(void)
 	ret = vmx_own_init();
 	if (ret)
 		return ret;
+	ret = vmx_power_init();
+	if (ret) {
+		vmx_own_exit();
+		return ret;
+	}
 	vmx_msr_bitmap_init();
 	vmx_engine_init();
 	return 0;
@@ -204,5 +209,6 @@ int __init dune_vmx_init(void)
 /** dune_vmx_exit() - stop the engine; no vCPU is left */
 void dune_vmx_exit(void)
 {
+	vmx_power_exit();
 	vmx_own_exit();
 }

@@ -97,7 +97,13 @@ extern unsigned long vmx_msr_bitmap[];
 /* caps.c */
 int vmx_caps_init(bool allow_unsafe);
 
+/* power.c */
+extern bool vmx_stopped;		/* the machine is going to sleep or restart */
+int vmx_power_init(void);
+void vmx_power_exit(void);
+
 /* own.c */
+void vmx_clear_cpu(void);
 int vmx_own_init(void);
 void vmx_own_exit(void);
 bool vmx_open_slow(struct vmx_vcpu *vmx);
