@@ -2,6 +2,7 @@
 """The command line of scripts/machine."""
 
 import argparse
+import os
 import pathlib
 import shutil
 import signal
@@ -90,9 +91,14 @@ def do_run(options):
 
 
 def do_shell(options):
-    """shell: an interactive console."""
-    from . import shell
-    return shell.shell(request_from(options))
+    """shell: an interactive console, in a machine that ends with it."""
+    if not os.isatty(0) or not os.isatty(1):
+        raise MachineError("shell needs a terminal; for a script use: scripts/machine run -- sh -c …", STATUS_USAGE)
+    request = request_from(options)
+    request.command = ["sh", "-l"]
+    request.interactive = True
+    console.say("the shell's end (exit or Ctrl-D) ends the machine")
+    return run.run(request)
 
 
 def do_module(options):

@@ -158,4 +158,5 @@ def add_scripts(archive, request, module):
     if module is not None and not request.keep:
         archive.data("run/machine/after", AFTER.encode())
     if request.interactive:
-        archive.data("run/machine/on-console", b"")
+        size = os.get_terminal_size(0)
+        archive.data("run/machine/terminal", f"{size.lines or 24} {size.columns or 80}\n".encode())

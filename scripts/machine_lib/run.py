@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One run: a machine is started, watched, and its results are taken."""
 
+import contextlib
 import os
 import pathlib
 import select
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 
-from . import backends, channels, console, emulator, kernel_log, kernels, kmodule, paths, payload, results
+from . import backends, channels, console, emulator, kernel_log, kernels, kmodule, paths, payload, results, terminal
 from .errors import STATUS_KERNEL_LOG, STATUS_MACHINE, STATUS_TIMEOUT, MachineError
 
 START_SECONDS = 120
@@ -91,7 +92,7 @@ class Machine:
     def open_ends(self):
         """A file descriptor for each channel."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        stdin = 0 if stat.S_ISREG(os.fstat(0).st_mode) else None
+        stdin = 0 if self.request.interactive or stat.S_ISREG(os.fstat(0).st_mode) else None
         return {
             channels.PAYLOAD: os.open(self.path("payload"), os.O_RDONLY | os.O_CLOEXEC),
             channels.STDIN: os.dup(stdin) if stdin is not None else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),
@@ -112,7 +113,8 @@ class Machine:
             for descriptor in ends.values():
                 os.close(descriptor)
         try:
-            self.watch()
+            with terminal.raw() if self.request.interactive else contextlib.nullcontext():
+                self.watch()
         finally:
             emulator.stop(self.process)
         return bool(self.events())

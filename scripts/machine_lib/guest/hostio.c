@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,8 @@ enum {
     PORT_SAVE = 0x8902,
     PORT_ADDRESS = 0x8910,
     PORT_WRITE = 0x8914,
-    PORT_READ = 0x8918
+    PORT_READ = 0x8918,
+    PORT_WAIT = 0x891c
 };
 enum { BUFFER_SIZE = 1 << 20 };
 
@@ -75,6 +77,13 @@ ssize_t hostio_read(enum hostio_channel channel, void* data, size_t size) {
         return -1;
     memcpy(data, buffer, moved);
     return (ssize_t)moved;
+}
+
+bool hostio_wait(enum hostio_channel channel, unsigned milliseconds) {
+    if (buffer == NULL)
+        return poll(&(struct pollfd){virtio_port(channel), POLLIN, 0}, 1, (int)milliseconds) > 0;
+    outl((uint32_t)channel << 24 | milliseconds, PORT_WAIT);
+    return inl(PORT_READ) != 0;
 }
 
 int hostio_write(enum hostio_channel channel, const void* data, size_t size) {

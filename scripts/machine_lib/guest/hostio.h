@@ -3,6 +3,7 @@
 #ifndef HOSTIO_H
 #define HOSTIO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -23,6 +24,9 @@ int hostio_open(void);
 
 // Bytes read (0 at the end), or -1. A read may be short.
 ssize_t hostio_read(enum hostio_channel channel, void* data, size_t size);
+
+// Waits up to the given milliseconds of the host's time. False when nothing came to be read.
+bool hostio_wait(enum hostio_channel channel, unsigned milliseconds);
 
 // Writes all of it. Returns 0 or -1.
 int hostio_write(enum hostio_channel channel, const void* data, size_t size);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "cpio.h"
 #include "hostio.h"
 #include "job.h"
+#include "terminal.h"
 
 static void mount_at(const char* path, const char* type, const char* options) {
     mkdir(path, 0755);
@@ -105,6 +107,16 @@ static void set_environment(void) {
     setenv("LD_LIBRARY_PATH", "/opt/dune/lib", 1);
 }
 
+// The size of the user's terminal. False when the command is not to have one.
+static bool read_terminal_size(char* size, size_t capacity) {
+    FILE* file = fopen("/run/machine/terminal", "re");
+    if (file == NULL)
+        return false;
+    bool good = fgets(size, (int)capacity, file) != NULL;
+    fclose(file);
+    return good;
+}
+
 static void run_payload(void) {
     if (cpio_extract(HOSTIO_PAYLOAD) < 0) {
         hostio_event("error payload");
@@ -117,8 +129,9 @@ static void run_payload(void) {
     } else {
         hostio_event("started");
         char* argv[] = {"/bin/sh", "/run/machine/command", NULL};
-        status = access("/run/machine/on-console", F_OK) == 0 ? job_run_on_console(argv)
-                                                              : job_run(argv, HOSTIO_STDOUT);
+        char size[32] = "";
+        status = read_terminal_size(size, sizeof(size)) ? terminal_run(argv, size)
+                                                        : job_run(argv, HOSTIO_STDOUT);
         hostio_event("status %d", status);
         char* results[] = {"/bin/sh", "/run/machine/results", NULL};
         if (access(results[1], F_OK) == 0)
