@@ -19,8 +19,8 @@ void FastMap::set(const ptent_t* root, std::uintptr_t va, ptent_t* table) noexce
     if (number >= kWords || base_ == kNobody.words)
         return;
     std::uint64_t owner = 0;
-    if (base_[-1] != key && !__atomic_compare_exchange_n(&base_[-1], &owner, key, false,
-                                                         __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+    if (owner_word() != key && !__atomic_compare_exchange_n(&base_[-1], &owner, key, false,
+                                                            __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
         return;
     const std::uint64_t empty = reinterpret_cast<std::uint64_t>(base_) - kHeader;
     __atomic_store_n(&base_[number], reinterpret_cast<std::uint64_t>(table) - empty,
@@ -29,13 +29,13 @@ void FastMap::set(const ptent_t* root, std::uintptr_t va, ptent_t* table) noexce
 
 void FastMap::clear(const ptent_t* root, std::uintptr_t va) noexcept {
     const std::uint64_t number = va >> BIG_PGSHIFT;
-    if (number < kWords && base_[-1] == reinterpret_cast<std::uint64_t>(root) &&
+    if (number < kWords && owner_word() == reinterpret_cast<std::uint64_t>(root) &&
         base_[number] != 0)  // do not touch memory that was never used
         __atomic_store_n(&base_[number], 0, __ATOMIC_RELEASE);
 }
 
 void FastMap::drop(const ptent_t* root) noexcept {
-    if (base_[-1] == reinterpret_cast<std::uint64_t>(root))
+    if (owner_word() == reinterpret_cast<std::uint64_t>(root))
         __atomic_store_n(&base_[-1], 0, __ATOMIC_RELEASE);
 }
 

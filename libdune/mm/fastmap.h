@@ -47,11 +47,16 @@ class FastMap {
      */
     ptent_t* entry(const ptent_t* root, std::uint64_t vpn) const noexcept {
         std::uint64_t* const base = __atomic_load_n(&base_, __ATOMIC_RELAXED);
-        if (reinterpret_cast<const ptent_t*>(base[-1]) != root) [[unlikely]]
+        if (__atomic_load_n(&base[-1], __ATOMIC_RELAXED) != reinterpret_cast<std::uint64_t>(root))
+            [[unlikely]]
             return nullptr;
         // A word is the distance of the table from the empty one, so 0 finds that.
-        char* const table = reinterpret_cast<char*>(base) + base[vpn >> NPTBITS] - kHeader;
-        return reinterpret_cast<ptent_t*>(table) + (vpn & PDXMASK);
+        const std::uint64_t word = __atomic_load_n(&base[vpn >> NPTBITS], __ATOMIC_ACQUIRE);
+        char* const table = reinterpret_cast<char*>(base) + word - kHeader;
+        ptent_t* const slot = reinterpret_cast<ptent_t*>(table) + (vpn & PDXMASK);
+        if (slot == nullptr)
+            __builtin_unreachable();  // spares the callers' check a comparison
+        return slot;
     }
 
   private:
@@ -60,6 +65,10 @@ class FastMap {
         std::uint64_t words[1];
     };
     static Nobody kNobody;
+
+    std::uint64_t owner_word() const noexcept {
+        return __atomic_load_n(&base_[-1], __ATOMIC_RELAXED);
+    }
 
     std::uint64_t* base_ = kNobody.words;
 };

@@ -173,6 +173,23 @@ inline page* alloc_locked(bool* zeroed) noexcept {
     return pg;
 }
 
+[[gnu::noinline]] page* alloc_cold() noexcept {
+    bool zeroed = false;
+    const SpinGuard guard(lock);
+    return alloc_locked(&zeroed);
+}
+
+[[gnu::noinline]] void release_cold(page* pg) noexcept {
+    const SpinGuard guard(lock);
+    drain_hot();
+    free_locked(pg);
+}
+
+[[noreturn, gnu::noinline]] void not_in_use(const page* pg) noexcept {
+    fatal("a page that is not in use was put back to the pool",
+          reinterpret_cast<std::uintptr_t>(pg));
+}
+
 bool in_pool(const page* pg) noexcept {
     const auto offset =
         reinterpret_cast<std::uintptr_t>(pg) - reinterpret_cast<std::uintptr_t>(page_array);
@@ -305,20 +322,14 @@ page* dune_page_alloc(void) {
         __atomic_store_n(&pg->ref, 1, __ATOMIC_RELAXED);
         return pg;
     }
-    bool zeroed = false;
-    const SpinGuard guard(lock);
-    return alloc_locked(&zeroed);
+    return alloc_cold();
 }
 
 void dune_page_release(page* pg) {
     if (!in_pool(pg) || __atomic_load_n(&pg->ref, __ATOMIC_RELAXED) != 0) [[unlikely]]
-        fatal("a page that is not in use was put back to the pool",
-              reinterpret_cast<std::uintptr_t>(pg));
-    if (hot.push(page_array, pg)) [[likely]]
-        return;
-    const SpinGuard guard(lock);
-    drain_hot();
-    free_locked(pg);
+        not_in_use(pg);
+    if (!hot.push(page_array, pg)) [[unlikely]]
+        release_cold(pg);
 }
 
 void dune_page_free(page* pg) {
