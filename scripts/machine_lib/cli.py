@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 
-from . import backends, bochs_build, console, kernels, kmodule, paths, rootfs, run
+from . import backends, bochs_build, console, kernels, kmodule, listing, paths, rootfs, run
 from .errors import STATUS_MACHINE, STATUS_USAGE, MachineError
 from .request import Request
 
@@ -122,7 +122,6 @@ def do_setup(options):
 
 def do_list(_options):
     """list: what can be used here."""
-    from . import listing
     return listing.show()
 
 

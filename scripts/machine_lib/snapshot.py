@@ -57,7 +57,7 @@ class Snapshot:
         self.archive = rootfs.ensure(kernel, request.packages)
         self.memory = requests.memory_size(request, self.archive)
         self.command_line = requests.command_line(
-            request, f"machine_buffer={bootimage.buffer_address(self.memory):#x}")
+            request, "bochs", f"machine_buffer={bootimage.buffer_address(self.memory):#x}")
         self.directory = paths.cache() / "snapshots" / self.key()
 
     def key(self):

@@ -3,11 +3,11 @@
 
 from ..console import say
 from ..errors import MachineError
-from . import bochs
+from . import bochs, native, qemu
 
-ALL = {module.NAME: module for module in (bochs,)}
-AUTOMATIC = ["bochs"]
-"""Fastest first."""
+ALL = {module.NAME: module for module in (native, qemu, bochs)}
+AUTOMATIC = ["qemu", "bochs"]
+"""Fastest first. native runs on this very system: only when it is asked for."""
 
 
 def choose(name):

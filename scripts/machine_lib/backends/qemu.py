@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""The machine in QEMU with KVM, where the host gives VT-x to its guests. Boots each time, in about a second."""
+
+import os
+import shutil
+
+from .. import channels, emulator, paths, request as requests, rootfs
+from . import kvm_probe
+
+NAME = "qemu"
+ABOUT = "nested VT-x through /dev/kvm"
+PROGRAM = "qemu-system-x86_64"
+INPUTS = (channels.PAYLOAD, channels.STDIN)
+
+ACCELERATOR = os.environ.get("DUNE_MACHINE_QEMU", "kvm")
+"""tcg tests this backend where KVM does not: such a machine has no VT-x, so only --no-module makes sense."""
+
+
+def unavailable():
+    """Why this backend cannot be used here, or None."""
+    reason = kvm_probe.unavailable() if ACCELERATOR == "kvm" else None
+    if reason is None and shutil.which(PROGRAM) is None:
+        reason = f"{PROGRAM} is not installed (Debian's package qemu-system-x86)"
+    return reason
+
+
+class Prepared:
+    """The files and settings of a start."""
+
+    def __init__(self, request, kernel):
+        self.request = request
+        self.kernel = kernel
+        self.archive = rootfs.ensure(kernel, request.packages)
+        self.memory = requests.memory_size(request, self.archive)
+
+
+def prepare(request, kernel):
+    """Makes what a start needs; returns it for start()."""
+    return Prepared(request, kernel)
+
+
+def start(prepared, work, ends):
+    """Starts a machine; ends maps each channel to an open file descriptor. Returns its process."""
+    request = prepared.request
+    command = [
+        PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-machine", f"q35,accel={ACCELERATOR}", "-cpu", "host" if ACCELERATOR == "kvm" else "max",
+        "-smp", str(request.cpus), "-m", f"{prepared.memory}M",
+        "-kernel", prepared.kernel.image, "-initrd", prepared.archive, "-append", requests.command_line(request, NAME),
+        "-serial", f"file:{work}/console", "-device", "virtio-serial-pci,max_ports=31",
+    ]
+    for channel, descriptor in ends.items():
+        if channel == channels.STDIN and os.readlink(f"/proc/self/fd/{descriptor}") == os.devnull:
+            continue  # a machine without this port knows that there is no input
+        path = f"/dev/fd/{descriptor}"
+        files = f"path=/dev/null,input-path={path}" if channel in INPUTS else f"path={path},append=on"
+        command += ["-chardev", f"file,id=channel{channel},{files}",
+                    "-device", f"virtserialport,nr={channel},chardev=channel{channel},name=machine{channel}"]
+    with paths.disk_errors(work), open(work / "emulator.log", "wb") as output:
+        return emulator.start(command, output, descriptors=tuple(ends.values()), directory=work)
+
+
+def unusable(_prepared, _work):
+    """Nothing is saved that could be damaged: a second try would end as the first."""
+    return False
