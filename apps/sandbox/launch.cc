@@ -30,7 +30,7 @@ namespace {
 constexpr int kFailed = 125;
 constexpr int kNotExecutable = 126;
 constexpr int kNotFound = 127;
-constexpr rlim_t kFewestFds = 128;
+constexpr rlim_t kFewestFds = 2 * kReserved;
 constexpr rlim_t kMostFds = 1024;  // so that the kernel's table of descriptors stays small
 
 Thread first_thread;

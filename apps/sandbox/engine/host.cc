@@ -212,12 +212,12 @@ void on_host_signal(int signal, siginfo_t* info, void* raw) {
     _writefsbase_u64(self.user_fs);
 }
 
-void install_handler(int signal) {
-    SignalAction action{};
-    action.handler = reinterpret_cast<uint64_t>(&on_host_signal);
-    action.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | 0x04000000 /* SA_RESTORER */;
-    action.restorer = reinterpret_cast<uint64_t>(&host_restorer);
-    host_call(SYS_rt_sigaction, signal, &action, 0, sizeof(uint64_t));
+long install_handler(int signal, uint64_t flags, uint64_t mask) {
+    constexpr uint64_t kRestorer = 0x04000000;  // SA_RESTORER
+    const SignalAction action{reinterpret_cast<uint64_t>(&on_host_signal),
+                              flags | SA_SIGINFO | SA_ONSTACK | kRestorer,
+                              reinterpret_cast<uint64_t>(&host_restorer), mask};
+    return host_call(SYS_rt_sigaction, signal, &action, 0, sizeof(mask));
 }
 
 HostThread* make_host_thread(Thread& thread) {
@@ -261,7 +261,7 @@ Thread& current() {
 namespace engine {
 
 int start() {
-    install_handler(SIGSYS);
+    install_handler(SIGSYS, SA_NODEFER, 0);
     return 0;
 }
 
@@ -301,7 +301,7 @@ void exit_thread(int status) {
     }
 }
 
-long fork(Thread&, uint64_t flags) {
+long fork(uint64_t flags) {
     const long pid = host_call(SYS_clone, flags, 0, 0, 0, 0);
     if (pid == 0) {
         dispatch_on();
@@ -367,11 +367,8 @@ long blocking_call(long number, const uint64_t args[6]) {
     return host_window(number, args, &thread.queue_head, &thread.queue_tail);
 }
 
-void* signal_entry() {
-    return reinterpret_cast<void*>(&on_host_signal);
-}
-void* signal_restorer() {
-    return reinterpret_cast<void*>(&host_restorer);
+long catch_signal(int signal, uint64_t flags) {
+    return install_handler(signal, flags, ~0ull);
 }
 
 void set_signal_mask(uint64_t mask) {

@@ -37,7 +37,7 @@ long spawn(Thread& thread);
 
 // clone(2) with `flags` and an own address space. In the child, which is in the same trap
 // afterwards, returns 0. Context: trap.
-long fork(Thread& thread, uint64_t flags);
+long fork(uint64_t flags);
 
 // Copies between the monitor and the program's memory, without trusting the address: false if not
 // all of it may be read or written by the program. Context: trap.
@@ -66,13 +66,11 @@ Xstate xstate();
 // the call, it is not done, and -ERESTARTNOINTR comes back. Context: trap.
 long blocking_call(long number, const uint64_t args[6]);
 
-// The host's handler for a signal that the program handles: install with SA_SIGINFO. The engine
-// brings the signals that it takes to on_signal().
-void* signal_entry();
-void* signal_restorer();
+// Has the kernel bring a signal that the program handles to queue_signal(), with interrupted calls
+// not restarted. `flags`: SA_NOCLDSTOP, SA_NOCLDWAIT. 0 or a negative errno. Context: trap.
+long catch_signal(int signal, uint64_t flags);
 
-// Has the calling thread take signals that were queued for it before it goes back to ring 3.
-// Called with the signal mask that ring 3 is to have. Context: trap.
+// Gives the calling thread the signal mask of ring 3. Context: trap.
 void set_signal_mask(uint64_t mask);
 
 // Ring 3's address of the vDSO, or 0.

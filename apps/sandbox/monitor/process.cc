@@ -121,7 +121,7 @@ long make_process(Call& call, const CloneRequest& request) {
     process.memory_lock.lock();
     process.fd_lock.lock();
     process.signal_lock.lock();
-    const long pid = engine::fork(thread, host_flags);
+    const long pid = engine::fork(host_flags);
     if (pid == 0) {
         begin_process(thread);
         const uint32_t tid = static_cast<uint32_t>(thread.tid);

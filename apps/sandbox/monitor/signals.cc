@@ -18,7 +18,6 @@ namespace dune::sandbox {
 namespace {
 
 constexpr uint64_t kUnmaskable = signal_bit(SIGKILL) | signal_bit(SIGSTOP);
-constexpr uint64_t kRestorer = 0x04000000;  // SA_RESTORER
 constexpr uint64_t kDefault = 0;
 constexpr uint64_t kIgnore = 1;
 constexpr size_t kMaskSize = sizeof(uint64_t);
@@ -27,18 +26,14 @@ bool is_handler(const SignalAction& action) {
     return action.handler != kDefault && action.handler != kIgnore;
 }
 
-// Tells the kernel what the program has set. The host's handler blocks everything while it runs and
-// never restarts a call: the monitor decides that when the program's handler has been set up.
+// Tells the kernel what the program has set. Calls that a caught signal interrupts are not
+// restarted by the kernel: the monitor decides that when the program's handler has been set up.
 long install(int signal, const SignalAction& action) {
-    SignalAction host = action;
     if (is_handler(action)) {
-        host.handler = reinterpret_cast<uint64_t>(engine::signal_entry());
-        host.flags = SA_SIGINFO | SA_ONSTACK | kRestorer |
-                     (action.flags & static_cast<uint64_t>(SA_NOCLDSTOP | SA_NOCLDWAIT));
-        host.restorer = reinterpret_cast<uint64_t>(engine::signal_restorer());
-        host.mask = ~0ull;
+        return engine::catch_signal(
+            signal, action.flags & static_cast<uint64_t>(SA_NOCLDSTOP | SA_NOCLDWAIT));
     }
-    return host_call(SYS_rt_sigaction, signal, &host, 0, kMaskSize);
+    return host_call(SYS_rt_sigaction, signal, &action, 0, kMaskSize);
 }
 
 long do_sigaction(const uint64_t a[6]) {

@@ -23,8 +23,8 @@
 namespace dune::sandbox {
 
 // Descriptors of the runtime have numbers of their own, kReserved of them from Process::fd_base on,
-// which the program can neither use nor replace.
-constexpr int kReserved = 64;
+// which the program can neither use nor replace. Each thread needs one.
+constexpr int kReserved = 256;
 enum ReservedFd : int {
     kRootFd,     // "/", O_PATH
     kSelfFd,     // the file of dune-sandbox, for execve
@@ -109,6 +109,7 @@ struct Thread {
     char line[1024];       // a line of the log
     uint8_t bytes[16384];  // copies of the program's structures
 
+    int exit_status = 0;
     void* engine = nullptr;
 };
 
