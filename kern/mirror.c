@@ -133,32 +133,60 @@ fault:
 	return false;
 }
 
-/* What Linux would say to an access that could not be satisfied. */
+/* What Linux said to an access of user mode's: nothing more to do, or the signal it would send. */
+static int mirror_verdict(struct dune_vcpu *vcpu, vm_fault_t fault)
+{
+	struct dune_vcpu_page *page = vcpu->page;
+
+	/* Out of memory: the guest tries again, as user mode would, until the OOM killer was there. */
+	if (!(fault & VM_FAULT_ERROR) || fault & VM_FAULT_OOM)
+		return -EAGAIN;
+	if (fault & VM_FAULT_SIGSEGV) {
+		page->fault_signal = SIGSEGV;
+		page->fault_si_code = SEGV_ACCERR;
+	} else {
+		page->fault_signal = SIGBUS;
+		page->fault_si_code = fault & (VM_FAULT_HWPOISON | VM_FAULT_HWPOISON_LARGE) ?
+					      BUS_MCEERR_AR : BUS_ADRERR;
+	}
+	return -EFAULT;
+}
+
+/*
+ * A touch from kernel mode failed. Where the VMA allows the access, the fault is made once more as
+ * one of user mode's: userfaultfd and protection keys tell the two apart.
+ */
 static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, u32 access)
 {
 	struct mm_struct *mm = vcpu->proc->mm;
-	unsigned long need = access & DUNE_LEAF_WRITE ? VM_WRITE :
-			     access & DUNE_LEAF_EXEC  ? VM_EXEC :
-							VM_READ | VM_WRITE | VM_EXEC;
+	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE |
+			     FAULT_FLAG_INTERRUPTIBLE | FAULT_FLAG_USER;
+	unsigned long need = VM_READ | VM_WRITE | VM_EXEC;
 	struct vm_area_struct *vma;
-	int sig = SIGSEGV, code = SEGV_MAPERR;
+	vm_fault_t fault;
 
+	if (access & DUNE_LEAF_WRITE) {
+		need = VM_WRITE;
+		flags |= FAULT_FLAG_WRITE;
+	} else if (access & DUNE_LEAF_EXEC) {
+		need = VM_EXEC;
+		flags |= FAULT_FLAG_INSTRUCTION;
+	}
 	/* A signal may be why: killed while waiting for memory, or interrupted in userfaultfd. */
-	if (signal_pending(current))
-		return -EAGAIN;
-	if (mmap_read_lock_killable(mm))
+	if (signal_pending(current) || mmap_read_lock_killable(mm))
 		return -EAGAIN;
 	vma = find_vma(mm, addr);
-	if (vma && vma->vm_start <= addr) {
-		code = SEGV_ACCERR;
-		if (vma->vm_flags & need) {
-			sig = SIGBUS;
-			code = BUS_ADRERR;
-		}
+	if (vma && vma->vm_start <= addr && vma->vm_flags & need) {
+		fault = handle_mm_fault(vma, addr, flags, NULL);
+		/* Then the lock has been given back. */
+		if (fault & (VM_FAULT_RETRY | VM_FAULT_COMPLETED))
+			return -EAGAIN;
+		mmap_read_unlock(mm);
+		return mirror_verdict(vcpu, fault);
 	}
+	vcpu->page->fault_signal = SIGSEGV;
+	vcpu->page->fault_si_code = vma && vma->vm_start <= addr ? SEGV_ACCERR : SEGV_MAPERR;
 	mmap_read_unlock(mm);
-	vcpu->page->fault_signal = sig;
-	vcpu->page->fault_si_code = code;
 	return -EFAULT;
 }
 
@@ -247,6 +275,7 @@ int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 	local_irq_disable();
 	found = mirror_walk(proc->mm, addr, &leaf);
 	local_irq_enable();
+	/* Readable, but not to be executed: a touch does not tell. */
 	if (unlikely(found && access & DUNE_LEAF_EXEC & ~leaf.access))
 		return mirror_refused(vcpu, addr, access);
 	if (likely(found && !(access & DUNE_LEAF_ACCESS & ~leaf.access)))
