@@ -23,9 +23,43 @@ struct CountTablesOp : WalkOp {
     }
 };
 
-/** Copies each table into a page of `tables`, which need not be zeroed: every entry is visited. */
+/** Both sides get the leaf without PTE_EXCL, and with PTE_COW for PTE_W. */
+constexpr ptent_t shared_leaf(ptent_t e) noexcept {
+    constexpr int kCowFromW = __builtin_ctzl(PTE_COW) - __builtin_ctzl(PTE_W);
+    return (e & ~(PTE_W | PTE_EXCL)) | (e & PTE_W) << kCowFromW;
+}
+
+/**
+ * Share the 4 KiB leaves [from, last] with those at `to`: the loop that a clone consists of, so
+ * addresses of struct page are computed here without a subtraction.
+ * @return the bits of all leaves of pages of the pool
+ */
+[[gnu::noinline]] ptent_t share_table(ptent_t* from, const ptent_t* last, ptent_t* to) noexcept {
+    static_assert(sizeof(page) == kPageSize >> 8);
+    constexpr ptent_t kUsual = PTE_W | PTE_EXCL;
+    char* pages = reinterpret_cast<char*>(dune_pages) - (dune_pagebase >> 8);
+    asm("" : "+r"(pages));  // or the compiler subtracts in the loop
+    ptent_t seen = 0;
+    for (;; ++from, ++to) {
+        ptent_t e = load(from);
+        if ((e & PTE_POOL) != 0) {  // else Linux' memory, or nothing
+            dune_page_get(reinterpret_cast<page*>(pages + (PTE_ADDR(e) >> 8)));
+            seen |= e;
+            ptent_t shared;
+            do
+                shared = (e & kUsual) == kUsual ? e ^ (kUsual | PTE_COW) : shared_leaf(e);
+            while (!replace(from, e, shared));
+            e = shared;
+        }
+        *to = e;
+        if (from == last)
+            return seen;
+    }
+}
+
+/** Copies each table into a page of `tables`: those of level 0 whole, others entry by entry. */
 struct CloneOp : WalkOp {
-    PageList& tables;
+    PageList& tables;              // zeroed
     ptent_t* copy[kTopLevel + 1];  // of the table of each level that is being walked
 
     CloneOp(PageList& reserve, ptent_t* root) noexcept : tables(reserve), copy{} {
@@ -37,36 +71,27 @@ struct CloneOp : WalkOp {
         copy[L][PGOFF(slot) / sizeof(ptent_t)] = e;
     }
 
-    /** Both sides get the leaf without PTE_EXCL, and with PTE_COW for PTE_W. */
-    template <int L>
-    ptent_t share(ptent_t* slot, std::uint64_t lin) noexcept {
-        ptent_t old = load(slot);
-        if ((old & PTE_POOL) == 0)  // Linux' memory, or nothing
-            return old;
-        page* const pg = dune_pa2page(leaf_pa<L>(old));
-        for (std::uint64_t i = 0; i < kSpan<L> / kPageSize; ++i)
-            dune_page_get(pg + i);
-        constexpr int kCowFromW = __builtin_ctzl(PTE_COW) - __builtin_ctzl(PTE_W);
-        ptent_t to;
-        do
-            to = (old & ~(PTE_W | PTE_EXCL)) | (old & PTE_W) << kCowFromW;
-        while (to != old && !replace(slot, old, to));
-        if ((old & PTE_G) != 0) [[unlikely]]
-            flush_tlb_one(canonical(lin));
-        return to;
-    }
-
-    int pte(ptent_t* slot, std::uint64_t lin) noexcept {
-        put<0>(slot, share<0>(slot, lin));
+    int ptes(ptent_t* slot, ptent_t* last, std::uint64_t lin) noexcept {
+        if ((share_table(slot, last, copy[0]) & PTE_G) != 0) [[unlikely]]
+            for (; slot <= last; ++slot, lin += kSpan<0>)  // a flush of everything spares those
+                flush_tlb_one(canonical(lin));
         return kNext;
     }
     template <int L>
     int entry(ptent_t* slot, ptent_t e, std::uint64_t lo, std::uint64_t) noexcept {
-        if constexpr (L < kTopLevel) {
-            put<L>(slot, is_leaf<L>(e) ? share<L>(slot, lo) : 0);
-        } else {
-            put<L>(slot, 0);
+        if (!is_leaf<L>(e))
+            return kNext;
+        if ((e & PTE_POOL) != 0) {
+            page* const pg = dune_pa2page(leaf_pa<L>(e));
+            for (std::uint64_t i = 0; i < kSpan<L> / kPageSize; ++i)
+                dune_page_get(pg + i);
+            while (!replace(slot, e, shared_leaf(e))) {
+            }
+            if ((e & PTE_G) != 0)
+                flush_tlb_one(canonical(lo));
+            e = shared_leaf(e);
         }
+        put<L>(slot, e);
         return kNext;
     }
     template <int L>
@@ -86,12 +111,12 @@ ptent_t* dune_vm_clone(ptent_t* root) {
     PageList tables;
     const SpinGuard guard(root_lock(root));
     CountTablesOp count;
-    walk<PoolSpace>(root, kLinearFirst, kLinearLast, count);
-    if (tables.fill(count.tables + 1, false) != 0)
+    walk_root<PoolSpace>(root, kLinearFirst, kLinearLast, count);
+    if (tables.fill(count.tables + 1, true) != 0)
         return nullptr;
     auto* const copy = static_cast<ptent_t*>(dune_page2va(tables.pop()));
     CloneOp op(tables, copy);
-    walk<PoolSpace>(root, kLinearFirst, kLinearLast, op);
+    walk_root<PoolSpace>(root, kLinearFirst, kLinearLast, op);
     flush_tlb_all();
     return copy;
 }
@@ -102,7 +127,7 @@ void dune_vm_free(ptent_t* root) {
     PageList dead;
     const SpinGuard guard(root_lock(root));
     FreeOp op(root, dead);
-    walk<PoolSpace>(root, kLinearFirst, kLinearLast, op);
+    walk_root<PoolSpace>(root, kLinearFirst, kLinearLast, op);
     fastmap().drop(root);
     const physaddr_t pa = PoolSpace::pa(root);
     if (dune_page_isfrompool(pa))

@@ -4,6 +4,7 @@
 
 #include "backing.h"
 #include "fastmap.h"
+#include "slots.h"
 #include "tables.h"
 
 using namespace dune::mm;
@@ -33,6 +34,7 @@ struct WalkCallbackOp : WalkOp {
 /** Make the missing tables above level T, of which there are enough. */
 template <int T>
 struct CreateOp : WalkOp {
+    static constexpr bool kVisitsEmpty = true;
     PageList& tables;
 
     explicit CreateOp(PageList& reserve) noexcept : tables(reserve) {}
@@ -56,7 +58,7 @@ int create(ptent_t* root, std::uint64_t lin, int missing) noexcept {
     if (const int rc = tables.fill(static_cast<std::size_t>(missing), true); rc != 0)
         return rc;
     CreateOp<T> op(tables);
-    walk<PoolSpace>(root, lin, lin, op);
+    walk_root<PoolSpace>(root, lin, lin, op);
     return 0;
 }
 
@@ -131,12 +133,14 @@ int dune_vm_page_walk(ptent_t* root, void* start_va, void* end_va, page_walk_cb 
         canonical(linear(start)) != start || canonical(linear(end)) != end)
         return -EINVAL;
     WalkCallbackOp op(cb, arg);
-    walk<PoolSpace>(root, linear(start), linear(end), op);
+    walk_root<PoolSpace>(root, linear(start), linear(end), op);
     return op.result;
 }
 
 physaddr_t dune_va_to_pa(void* va) {
-    return backing().va_to_pa(reinterpret_cast<std::uintptr_t>(va)).value_or(0);
+    const auto address = reinterpret_cast<std::uintptr_t>(va);
+    const physaddr_t known = slots().find(address);
+    return known != 0 ? known : backing().va_to_pa(address).value_or(0);
 }
 
 physaddr_t dune_mmap_addr_to_pa(void* ptr) {

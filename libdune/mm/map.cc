@@ -16,6 +16,7 @@ namespace {
 /** How many tables it takes to have entries of level T for a range. */
 template <int T>
 struct CountOp : WalkOp {
+    static constexpr bool kVisitsEmpty = true;
     std::uint64_t tables = 0;
 
     template <int L>
@@ -25,7 +26,7 @@ struct CountOp : WalkOp {
     }
     template <int L>
     int table(ptent_t*, ptent_t, std::uint64_t, std::uint64_t) noexcept {
-        return L > T ? kDescend : kNext;
+        return L > T + 1 ? kDescend : kNext;  // below are entries of level T
     }
 };
 
@@ -60,6 +61,7 @@ struct InsertSource {
 
 template <int T, class Source>
 struct MapOp : WalkOp {
+    static constexpr bool kVisitsEmpty = true;
     const ptent_t* root;
     Source& source;
     ptent_t flags;
@@ -116,11 +118,11 @@ int map_leaves(ptent_t* root, VaRange range, Source& source, int perm) noexcept 
     PageList tables;
     const SpinGuard guard(root_lock(root));
     CountOp<T> count;
-    walk<PoolSpace>(root, range.first, range.last, count);
+    walk_root<PoolSpace>(root, range.first, range.last, count);
     if (const int rc = tables.fill(count.tables, true); rc != 0)
         return rc;
     MapOp<T, Source> map(root, source, flags, tables, dead);
-    walk<PoolSpace>(root, range.first, range.last, map);
+    walk_root<PoolSpace>(root, range.first, range.last, map);
     if (map.replaced)  // before `dead` gives the pages back
         flush_tlb_range(canonical(range.first), canonical(range.last));
     return 0;

@@ -326,7 +326,9 @@ page* dune_page_alloc(void) {
 }
 
 void dune_page_release(page* pg) {
-    if (!in_pool(pg) || __atomic_load_n(&pg->ref, __ATOMIC_RELAXED) != 0) [[unlikely]]
+    // The count tells a page that was in use: of any other it went below 0.
+    if (static_cast<std::size_t>(pg - page_array) >= MAX_PAGES ||
+        __atomic_load_n(&pg->ref, __ATOMIC_RELAXED) != 0) [[unlikely]]
         not_in_use(pg);
     if (!hot.push(page_array, pg)) [[unlikely]]
         release_cold(pg);

@@ -28,25 +28,61 @@ struct CountSplitsOp : WalkOp {
     }
 };
 
-/** Calls change(level, slot, entry) for each leaf; cuts leaves that are partly in the range. */
-template <class Change>
-struct ChangeOp : WalkOp {
-    Change change;
-    PageList& tables;
-    bool found = false;
+/** The change of permissions. */
+struct Protect {
+    ptent_t mask;
+    int perm;
 
-    ChangeOp(Change fn, PageList& reserve) noexcept : change(fn), tables(reserve) {}
+    explicit Protect(int to) noexcept : mask(kPermKeep | perm_bits(to)), perm(to) {}
+
+    /** Change a leaf. @return the leaf before */
+    template <int L>
+    ptent_t apply(ptent_t* slot) const noexcept {
+        ptent_t old = load(slot);
+        ptent_t to;
+        do {
+            to = (old | kPermBits) & mask;
+            if ((to & PTE_EXCL) == 0) [[unlikely]]  // shared, or empty, or made by the program
+                to = is_leaf<L>(old) ? protect_leaf(L, old, perm) : old;
+        } while (!replace(slot, old, to));
+        return old;
+    }
+};
+
+/** The removal of leaves, whose pages go on a list when nobody else refers to them. */
+struct Unmap {
+    PageList& dead;
 
     template <int L>
-    void apply(ptent_t* slot, std::uint64_t lin) noexcept {
-        found = true;
-        const ptent_t old = change.template operator()<L>(slot);
-        if ((old & PTE_G) != 0) [[unlikely]]
-            flush_tlb_one(canonical(lin));
+    ptent_t apply(ptent_t* slot) const noexcept {
+        if (!is_leaf<L>(load(slot)))
+            return 0;
+        const ptent_t old = exchange(slot, 0);
+        drop_leaf<L>(old, dead);
+        return old;
     }
-    int pte(ptent_t* slot, std::uint64_t lin) noexcept {
-        if (is_leaf<0>(load(slot))) [[likely]]
-            apply<0>(slot, lin);
+};
+
+/** Applies a change to each leaf; cuts leaves that are partly in the range. */
+template <class Change>
+struct ChangeOp : WalkOp {
+    const Change change;
+    PageList& tables;
+    ptent_t seen = 0;  // of all leaves
+
+    ChangeOp(const Change& what, PageList& reserve) noexcept : change(what), tables(reserve) {}
+
+    int ptes(ptent_t* slot, ptent_t* last, std::uint64_t lin) noexcept {
+        ptent_t leaves = 0;
+        for (ptent_t* each = slot;; ++each) {
+            leaves |= change.template apply<0>(each);
+            if (each == last)
+                break;
+        }
+        seen |= leaves;
+        if ((leaves & PTE_G) != 0) [[unlikely]]
+            for (; slot <= last; ++slot, lin += kSpan<0>)
+                flush_tlb_one(canonical(lin));
         return kNext;
     }
     template <int L>
@@ -54,30 +90,41 @@ struct ChangeOp : WalkOp {
         if constexpr (L < kTopLevel) {
             if (!is_leaf<L>(e))
                 return kNext;
-            if (is_whole<L>(lo, hi)) {
-                apply<L>(slot, lo);
-                return kNext;
+            if (!is_whole<L>(lo, hi)) {
+                insert_table<L>(slot, e, tables.pop());
+                return kDescend;
             }
-            insert_table<L>(slot, e, tables.pop());
-            return kDescend;
+            const ptent_t old = change.template apply<L>(slot);
+            seen |= old;
+            if ((old & PTE_G) != 0) [[unlikely]]
+                flush_tlb_one(canonical(lo));
         }
         return kNext;
     }
 };
 
+/** Does a large page reach from one side of this address to the other? */
+bool cuts_leaf(ptent_t* root, std::uint64_t lin) noexcept {
+    if ((lin & (kSpan<2> - 1)) == 0)
+        return false;
+    const Found found = find<PoolSpace>(root, lin);
+    return found.level != 0 && is_leaf_at(found.level, load(found.slot)) &&
+           (lin & ((std::uint64_t{1} << PDSHIFT(found.level)) - 1)) != 0;
+}
+
 /** Under the lock: change all leaves of a range, invalidate. */
 template <class Change>
-int change_leaves(ptent_t* root, VaRange range, Change change) noexcept {
+int change_leaves(ptent_t* root, VaRange range, const Change& change) noexcept {
     PageList tables;
-    if (!is_whole<2>(range.first, range.last)) {
+    if (cuts_leaf(root, range.first) || cuts_leaf(root, range.last + 1)) {
         CountSplitsOp count;
-        walk<PoolSpace>(root, range.first, range.last, count);
+        walk_root<PoolSpace>(root, range.first, range.last, count);
         if (const int rc = tables.fill(count.tables, true); rc != 0)
             return rc;
     }
     ChangeOp<Change> op(change, tables);
-    walk<PoolSpace>(root, range.first, range.last, op);
-    if (!op.found)
+    walk_root<PoolSpace>(root, range.first, range.last, op);
+    if (op.seen == 0)
         return -EINVAL;
     flush_tlb_range(canonical(range.first), canonical(range.last));
     return 0;
@@ -87,24 +134,20 @@ int change_leaves(ptent_t* root, VaRange range, Change change) noexcept {
     VaRange range;
     if (!perm_valid(perm) || !check_range(root, va, len, kPageSize, &range))
         return -EINVAL;
-    const ptent_t mask = kPermKeep | perm_bits(perm);
+    const Protect change(perm);
     const SpinGuard guard(root_lock(root));
-    if (len == kPageSize) {  // next time it will be the fast way
-        const Found found = find<PoolSpace>(root, reinterpret_cast<std::uintptr_t>(va));
-        if (found.level == 0)
-            fastmap().set(root, reinterpret_cast<std::uintptr_t>(va),
-                          reinterpret_cast<ptent_t*>(PGADDR(found.slot)));
+    if (len == kPageSize) {
+        const auto address = reinterpret_cast<std::uintptr_t>(va);
+        const Found found = find<PoolSpace>(root, address);
+        if (found.level == 0) {
+            fastmap().set(root, address, reinterpret_cast<ptent_t*>(PGADDR(found.slot)));
+            if (change.apply<0>(found.slot) == 0)
+                return -EINVAL;
+            flush_tlb_one(address);
+            return 0;
+        }
     }
-    return change_leaves(root, range, [mask, perm]<int L>(ptent_t* slot) noexcept {
-        ptent_t old = load(slot);
-        ptent_t to;
-        do {
-            to = (old | kPermBits) & mask;
-            if ((to & PTE_EXCL) == 0) [[unlikely]]
-                to = protect_leaf(L, old, perm);
-        } while (!replace(slot, old, to));
-        return old;
-    });
+    return change_leaves(root, range, change);
 }
 
 }  // namespace
@@ -135,9 +178,5 @@ int dune_vm_unmap(ptent_t* root, void* va, size_t len) {
         return -EINVAL;
     PageList dead;  // given back after the TLB is flushed and the lock released
     const SpinGuard guard(root_lock(root));
-    return change_leaves(root, range, [&dead]<int L>(ptent_t* slot) noexcept {
-        const ptent_t old = exchange(slot, 0);
-        drop_leaf<L>(old, dead);
-        return old;
-    });
+    return change_leaves(root, range, Unmap{dead});
 }

@@ -5,15 +5,7 @@
 #include <cstring>
 
 namespace dune::mm {
-namespace {
-
 constinit SlotMap process_slots;
-
-}  // namespace
-
-SlotMap& slots() noexcept {
-    return process_slots;
-}
 
 Result<void> SlotMap::init(std::uint64_t phys_slots, Bind bind, void* context) noexcept {
     if (phys_slots < 2 || bind == nullptr)

@@ -118,7 +118,11 @@ class SlotMap {
     std::uint32_t reverse_[kMaxPhysical] = {};  // virtual slot + 1, or 0
 };
 
-/** The map of this process. */
-SlotMap& slots() noexcept;
+/** The map of this process. Hidden: reached without the global offset table. */
+[[gnu::visibility("hidden")]] extern SlotMap process_slots;
+
+inline SlotMap& slots() noexcept {
+    return process_slots;
+}
 
 }  // namespace dune::mm

@@ -95,12 +95,18 @@ enum Step : int {
 
 /** The operation that does nothing. */
 struct WalkOp {
+    /** Does it want to see entries that are 0? Most of a sparse address space is. */
+    static constexpr bool kVisitsEmpty = false;
+
     /** An entry of level 1 or above that is empty or a leaf; [lo, hi] is what to walk of it. */
     template <int L>
     int entry(ptent_t*, ptent_t, std::uint64_t /*lo*/, std::uint64_t /*hi*/) noexcept {
         return kNext;
     }
-    /** An entry of level 0. */
+    /**
+     * An entry of level 0. An operation may have `int ptes(ptent_t* slot, ptent_t* last,
+     * std::uint64_t lin)` instead, which gets [slot, last] at once.
+     */
     int pte(ptent_t*, std::uint64_t /*lin*/) noexcept { return kNext; }
     /** An entry of level L that points to a table. */
     template <int L>
@@ -114,39 +120,61 @@ struct WalkOp {
     }
 };
 
+template <TableSpace S, int L, class Op>
+int walk(ptent_t* table, std::uint64_t first, std::uint64_t last, Op& op);
+
+/** One entry of level 1 or above, and what is below it. */
+template <TableSpace S, int L, class Op>
+int visit(ptent_t* slot, ptent_t e, std::uint64_t lo, std::uint64_t hi, Op& op) {
+    const int rc =
+        is_table(e) ? op.template table<L>(slot, e, lo, hi) : op.template entry<L>(slot, e, lo, hi);
+    if (rc != kDescend)
+        return rc;
+    ptent_t* const child = S::table(PTE_ADDR(load(slot)));
+    const int below = walk<S, L - 1>(child, lo, hi, op);
+    return below == kNext ? op.template leave<L>(slot, child, lo) : below;
+}
+
 /**
  * Walk the linear addresses [first, last] of a table of level L in ascending order.
  * @return 0, or what the operation ended the walk with
  */
-template <TableSpace S, int L = kTopLevel, class Op>
+template <TableSpace S, int L, class Op>
 int walk(ptent_t* table, std::uint64_t first, std::uint64_t last, Op& op) {
     ptent_t* slot = table + PDX(L, first);
-    if constexpr (L == 0) {
-        for (ptent_t* const end = table + PDX(0, last);; ++slot, first += kSpan<0>) {
-            if (const int rc = op.pte(slot, first); rc != kNext)
-                return rc;
+    ptent_t* const end = table + PDX(L, last);
+    if constexpr (L == 0 && requires { op.ptes(slot, end, first); }) {
+        return op.ptes(slot, end, first);
+    } else if constexpr (L == 0) {
+        for (;; ++slot, first += kSpan<0>) {
+            if (Op::kVisitsEmpty || load(slot) != 0)
+                if (const int rc = op.pte(slot, first); rc != kNext)
+                    return rc;
             if (slot == end)
                 return kNext;
         }
     } else {
-        for (std::uint64_t lo = first;; ++slot) {
-            const std::uint64_t hi = std::min(last, lo | (kSpan<L> - 1));
+        const std::uint64_t base = first & ~(kSpan<L + 1> - 1);
+        for (;; ++slot) {
             const ptent_t e = load(slot);
-            int rc = is_table(e) ? op.template table<L>(slot, e, lo, hi)
-                                 : op.template entry<L>(slot, e, lo, hi);
-            if (rc == kDescend) {
-                ptent_t* const child = S::table(PTE_ADDR(load(slot)));
-                rc = walk<S, L - 1>(child, lo, hi, op);
-                if (rc == kNext)
-                    rc = op.template leave<L>(slot, child, lo);
+            if (Op::kVisitsEmpty || e != 0) {
+                const auto index = static_cast<std::uint64_t>(slot - table);
+                const std::uint64_t lo = std::max(first, base + index * kSpan<L>);
+                const std::uint64_t hi = std::min(last, lo | (kSpan<L> - 1));
+                const int rc = visit<S, L>(slot, e, lo, hi, op);
+                if (rc != kNext)
+                    return rc;
             }
-            if (rc != kNext)
-                return rc;
-            if (hi == last)
+            if (slot == end)
                 return kNext;
-            lo = hi + 1;
         }
     }
+}
+
+/** The same from the root. */
+template <TableSpace S, class Op>
+int walk_root(ptent_t* root, std::uint64_t first, std::uint64_t last, Op& op) {
+    return walk<S, kTopLevel>(root, first, last, op);
 }
 
 /** An entry and its level. */

@@ -307,7 +307,7 @@ TEST_F(Vm, ChangesFlushTheTlb) {
     *slot |= PTE_G;
     fake().forget_flushes();
     ASSERT_EQ(dune_vm_mprotect(root_, at(kVa), 100 * k4K, PERM_R), 0);
-    EXPECT_EQ(fake().flushed, std::vector<std::uintptr_t>{kVa + 50 * k4K});
+    EXPECT_EQ(std::ranges::count(fake().flushed, kVa + 50 * k4K), 1);
     EXPECT_NE(entry(kVa + 50 * k4K) & PTE_G, 0U) << "kept";
 }
 

@@ -44,6 +44,7 @@ std::ostream& operator<<(std::ostream& os, const Visit& v) {
 }
 
 struct RecordOp : WalkOp {
+    static constexpr bool kVisitsEmpty = true;
     std::vector<Visit> visits;
     int stop_after = -1;
     bool build = false;  // put a table into each empty entry
@@ -86,13 +87,13 @@ constexpr std::uint64_t k512G = kSpan<3>;
 
 TEST_F(WalkerTest, CutsARangeAtEveryLevel) {
     RecordOp op;
-    ASSERT_EQ(walk<ArenaSpace>(root_, k512G - k4K, 2 * k512G + 5, op), 0);
+    ASSERT_EQ(walk_root<ArenaSpace>(root_, k512G - k4K, 2 * k512G + 5, op), 0);
     EXPECT_EQ(op.visits, (std::vector<Visit>{{'e', 3, k512G - k4K, k512G - 1},
                                              {'e', 3, k512G, 2 * k512G - 1},
                                              {'e', 3, 2 * k512G, 2 * k512G + 5}}));
     op = {};
     op.build = true;
-    ASSERT_EQ(walk<ArenaSpace>(root_, k512G - k4K, k512G + k4K, op), 0);
+    ASSERT_EQ(walk_root<ArenaSpace>(root_, k512G - k4K, k512G + k4K, op), 0);
     EXPECT_EQ(op.visits, (std::vector<Visit>{
                              {'e', 3, k512G - k4K, k512G - 1},
                              {'e', 2, k512G - k4K, k512G - 1},
@@ -115,18 +116,18 @@ TEST_F(WalkerTest, CutsARangeAtEveryLevel) {
 TEST_F(WalkerTest, EndsWithWhatTheOperationSays) {
     RecordOp build;
     build.build = true;
-    ASSERT_EQ(walk<ArenaSpace>(root_, 0, 0, build), 0);
+    ASSERT_EQ(walk_root<ArenaSpace>(root_, 0, 0, build), 0);
     for (int stop = 1; stop <= 5; ++stop) {
         RecordOp op;
         op.stop_after = stop;
-        EXPECT_EQ(walk<ArenaSpace>(root_, 0, k1G, op), -77);
+        EXPECT_EQ(walk_root<ArenaSpace>(root_, 0, k1G, op), -77);
         EXPECT_EQ(op.visits.size(), static_cast<std::size_t>(stop));
     }
 }
 
 TEST_F(WalkerTest, WalksTheWholeSpace) {
     RecordOp op;
-    ASSERT_EQ(walk<ArenaSpace>(root_, 0, kLinearEnd - 1, op), 0);
+    ASSERT_EQ(walk_root<ArenaSpace>(root_, 0, kLinearEnd - 1, op), 0);
     ASSERT_EQ(op.visits.size(), 512U);
     EXPECT_EQ(op.visits.back(), (Visit{'e', 3, kLinearEnd - k512G, kLinearEnd - 1}));
 }
@@ -138,7 +139,7 @@ TEST_F(WalkerTest, FindsTheEntryOfAnAddress) {
     EXPECT_EQ(found.slot, root_ + 258);
     RecordOp build;
     build.build = true;
-    ASSERT_EQ(walk<ArenaSpace>(root_, linear(kVa), linear(kVa), build), 0);
+    ASSERT_EQ(walk_root<ArenaSpace>(root_, linear(kVa), linear(kVa), build), 0);
     found = find<ArenaSpace>(root_, kVa);
     EXPECT_EQ(found.level, 0);
     EXPECT_EQ((reinterpret_cast<std::uintptr_t>(found.slot) & 7), 0U);
