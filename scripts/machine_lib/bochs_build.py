@@ -74,6 +74,7 @@ def build():
         firmware(target)
         shutil.rmtree(source)
         tarball.unlink()
+    paths.keep_newest(directory().parent, 2)
     say(f"built Bochs {VERSION} in {time.monotonic() - started:.0f} s")
 
 

@@ -92,3 +92,19 @@ def write_whole(path, data):
         except BaseException:
             os.unlink(name)
             raise
+
+
+def keep_newest(directory, count):
+    """Removes all but the newest entries of a directory, by the time of their last change."""
+    def changed(entry):
+        try:
+            return entry.lstat().st_mtime
+        except FileNotFoundError:  # another process was faster
+            return 0
+
+    entries = [entry for entry in directory.iterdir() if not entry.name.startswith(".")] if directory.is_dir() else []
+    for entry in sorted(entries, key=changed, reverse=True)[count:]:
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)

@@ -22,6 +22,12 @@ if [ -f /run/machine/dune.ko ]; then
 fi
 """
 
+COMMAND = """\
+cd {directory} 2>/dev/null || cd /root
+[ -f /run/machine/stdin ] && exec </run/machine/stdin
+exec {command}
+"""
+
 AFTER = """\
 [ -d /sys/module/dune ] || exit 0
 for attempt in 1 2 3 4 5 6 7 8 9 10; do
@@ -150,8 +156,8 @@ def add_scripts(archive, request, module):
     directory = os.getcwd()
     command = [os.path.abspath(word) if word in host_paths([word]) else word for word in request.command]
     archive.data("run/machine/before", BEFORE.format(arguments=request.module_args).encode())
-    archive.data("run/machine/command", "cd {0} 2>/dev/null || cd /root\nexec {1}\n".format(
-        shlex.quote(directory), " ".join(map(shlex.quote, command))).encode())
+    archive.data("run/machine/command", COMMAND.format(
+        directory=shlex.quote(directory), command=" ".join(map(shlex.quote, command))).encode())
     if request.copy_out:
         sources = " ".join(shlex.quote("." + os.path.join("/", split_pair(text)[0])) for text in request.copy_out)
         archive.data("run/machine/results", f"exec tar -c -f - -C / {sources}\n".encode())

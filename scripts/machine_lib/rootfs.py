@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 
 from . import cpio, paths
@@ -15,6 +16,8 @@ from .errors import MachineError
 BASE = ["base-files", "busybox-static", "libc6", "libgcc-s1", "libstdc++6"]
 KERNEL_MODULES = ["kvm", "kvm_intel", "zram", "lzo_rle", "loop", "msr", "fuse", "overlay", "squashfs", "tun", "veth",
                   "virtio_pci", "virtio_console"]
+MAX_ENTRIES = 40
+"""20 MB and more each."""
 SKIPPED = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/", "usr/share/lintian/",
            "usr/share/bug/")
 USERS = [("root", 0, "/root"), ("daemon", 1, "/usr/sbin"), ("dune", 1000, "/home/dune"), ("nobody", 65534, "/nonexistent")]
@@ -37,7 +40,7 @@ def resolved(packages):
     """(name, version) of all packages of the file system; asked of apt once and then remembered."""
     wanted = sorted({*BASE, *packages})
     key = hashlib.sha256(" ".join(wanted).encode()).hexdigest()[:16]
-    record = paths.cache() / "rootfs" / f"{key}.json"
+    record = paths.cache() / "resolved" / f"{key}.json"
     if record.exists():
         return [tuple(package) for package in json.loads(record.read_text())]
     found = Apt("bookworm").closure(wanted)
@@ -85,7 +88,8 @@ def make(archive, kernel, packages):
             add_library_cache(writer, packages, work)
             writer.close()
         (work / "archive").rename(archive)
-    call(["rm", "-rf", archive.with_suffix(".d")], "cannot clean up")
+    shutil.rmtree(archive.with_suffix(".d"))
+    paths.keep_newest(archive.parent, MAX_ENTRIES)
 
 
 def skeleton(writer):

@@ -19,6 +19,7 @@ START_SECONDS = 120
 """Between the start of the process and the first sign of the command, at most."""
 POLL_SECONDS = 0.2
 LAST_LINES = 50
+KEPT_LOGS = 5
 
 
 def run(request):
@@ -60,6 +61,7 @@ def keep_logs(work, finished):
         for name in ("console", "bochs.log", "emulator.log"):
             if (work / name).exists():
                 shutil.copy(work / name, kept / name)
+        paths.keep_newest(kept.parent, KEPT_LOGS)
     shutil.rmtree(work, ignore_errors=True)
 
 

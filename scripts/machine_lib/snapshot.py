@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -13,6 +14,8 @@ from .errors import MachineError
 
 FORMAT = 1
 BOOT_SECONDS = 300
+MAX_STATES = 32
+"""About 100 MB each."""
 COMPLETE = "complete.json"
 BLOCK_KIB = 8192
 """Granularity of the emulator's memory: the time of a start grows with the square of the number of blocks."""
@@ -80,6 +83,8 @@ class Snapshot:
             with paths.locked(f"snapshot-{self.directory.name}"):
                 if not self.is_whole():
                     self.make()
+        os.utime(self.directory)  # the states that were not used for longest are removed first
+        paths.keep_newest(self.directory.parent, MAX_STATES)
         return self.directory
 
     def discard(self):

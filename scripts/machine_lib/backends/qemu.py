@@ -3,14 +3,14 @@
 
 import os
 import shutil
+import stat
 
-from .. import channels, emulator, paths, request as requests, rootfs
+from .. import channels, cpio, emulator, paths, request as requests, rootfs
 from . import kvm_probe
 
 NAME = "qemu"
 ABOUT = "nested VT-x through /dev/kvm"
 PROGRAM = "qemu-system-x86_64"
-INPUTS = (channels.PAYLOAD, channels.STDIN)
 
 ACCELERATOR = os.environ.get("DUNE_MACHINE_QEMU", "kvm")
 """tcg tests this backend where KVM does not: such a machine has no VT-x, so only --no-module makes sense."""
@@ -39,25 +39,42 @@ def prepare(request, kernel):
     return Prepared(request, kernel)
 
 
+def write_initrd(work, prepared, stdin):
+    """The root file system, the payload and a file given as standard input, which the kernel unpacks one after another."""
+    with paths.disk_errors(work), open(work / "initrd", "wb") as initrd:
+        for part in (prepared.archive, work / "payload"):
+            with open(part, "rb") as file:
+                shutil.copyfileobj(file, initrd, 1 << 20)
+            initrd.write(b"\0" * (-initrd.tell() % 4))
+        if stdin is not None and stat.S_ISREG(os.fstat(stdin).st_mode):
+            extra = cpio.Archive(initrd)
+            with open(stdin, "rb", closefd=False) as file:
+                extra.data("run/machine/stdin", file.read())
+            extra.close()
+    return work / "initrd"
+
+
 def start(prepared, work, ends):
     """Starts a machine; ends maps each channel to an open file descriptor. Returns its process."""
     request = prepared.request
+    stdin = ends[channels.STDIN]
     command = [
         PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", f"q35,accel={ACCELERATOR}", "-cpu", "host" if ACCELERATOR == "kvm" else "max",
         "-smp", str(request.cpus), "-m", f"{prepared.memory}M",
-        "-kernel", prepared.kernel.image, "-initrd", prepared.archive, "-append", requests.command_line(request, NAME),
+        "-kernel", prepared.kernel.image, "-initrd", write_initrd(work, prepared, stdin),
+        "-append", requests.command_line(request, NAME),
         "-serial", f"file:{work}/console", "-device", "virtio-serial-pci,max_ports=31",
     ]
     for channel, descriptor in ends.items():
-        if channel == channels.STDIN and os.readlink(f"/proc/self/fd/{descriptor}") == os.devnull:
-            continue  # a machine without this port knows that there is no input
-        path = f"/dev/fd/{descriptor}"
-        files = f"path=/dev/null,input-path={path}" if channel in INPUTS else f"path={path},append=on"
-        command += ["-chardev", f"file,id=channel{channel},{files}",
-                    "-device", f"virtserialport,nr={channel},chardev=channel{channel},name=machine{channel}"]
+        if channel == channels.PAYLOAD or (channel == channels.STDIN and not request.interactive):
+            continue  # they are in the initial RAM file system
+        kind = "stdio,signal=off" if channel == channels.STDIN else f"file,path=/dev/fdset/{channel}"
+        command += ["-add-fd", f"fd={descriptor},set={channel}", "-chardev", f"{kind},id=channel{channel}",
+                    "-device", f"virtserialport,nr={channel},chardev=channel{channel}"]
     with paths.disk_errors(work), open(work / "emulator.log", "wb") as output:
-        return emulator.start(command, output, descriptors=tuple(ends.values()), directory=work)
+        return emulator.start(command, output, descriptors=tuple(ends.values()), directory=work,
+                              stdin=stdin if request.interactive else None)
 
 
 def unusable(_prepared, _work):

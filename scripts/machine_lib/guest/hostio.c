@@ -67,6 +67,10 @@ static int virtio_port(enum hostio_channel channel) {
     return fds[channel];
 }
 
+bool hostio_has(enum hostio_channel channel) {
+    return buffer != NULL || virtio_port(channel) >= 0;
+}
+
 ssize_t hostio_read(enum hostio_channel channel, void* data, size_t size) {
     if (buffer == NULL)
         return read(virtio_port(channel), data, size);

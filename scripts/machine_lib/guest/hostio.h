@@ -22,6 +22,9 @@ enum hostio_channel {
 // Opens the way to the host. Returns 0, or -1 with errno.
 int hostio_open(void);
 
+// True when the host gave the machine this channel.
+bool hostio_has(enum hostio_channel channel);
+
 // Bytes read (0 at the end), or -1. A read may be short.
 ssize_t hostio_read(enum hostio_channel channel, void* data, size_t size);
 

@@ -36,7 +36,6 @@ static void mount_all(void) {
     mount_at("/dev/pts", "devpts", "mode=620,gid=5,ptmxmode=666");
     mount_at("/dev/shm", "tmpfs", "mode=1777");
     mount_at("/tmp", "tmpfs", "mode=1777");
-    mount_at("/run", "tmpfs", "mode=755");
     symlink("/proc/self/fd", "/dev/fd");
     symlink("/proc/self/fd/0", "/dev/stdin");
     symlink("/proc/self/fd/1", "/dev/stdout");
@@ -118,7 +117,8 @@ static bool read_terminal_size(char* size, size_t capacity) {
 }
 
 static void run_payload(void) {
-    if (cpio_extract(HOSTIO_PAYLOAD) < 0) {
+    // Without ports the payload has come with the initial RAM file system.
+    if (hostio_has(HOSTIO_PAYLOAD) && cpio_extract(HOSTIO_PAYLOAD) < 0) {
         hostio_event("error payload");
         return;
     }
