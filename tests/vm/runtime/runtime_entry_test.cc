@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT
+// Ordinary life in Dune mode.
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <fstream>
+#include <vector>
+
+#include "kern/dune.h"
+#include "support.h"
+
+namespace {
+
+using namespace dune::test;
+
+using RuntimeEntry = RuntimeTest;
+
+TEST(RuntimeEntryHost, EnterBeforeInitIsRefused) {
+    EXPECT_EQ(dune_enter(), -EPERM);
+    EXPECT_EQ(dune_leave(), -EPERM);
+    dune_tf tf = {};
+    EXPECT_EQ(dune_jump_to_user(&tf), -EPERM);
+}
+
+TEST(RuntimeEntryHost, NoPermissionIsSaid) {
+    const Outcome outcome = in_child([] {
+        if (setgroups(0, nullptr) != 0 || setgid(65534) != 0 || setuid(65534) != 0)
+            return 1;
+        return dune_init(true) == -EACCES ? 0 : 2;
+    });
+    EXPECT_TRUE(outcome.exited(0));
+    EXPECT_NE(outcome.stderr_.find("/dev/dune"), std::string::npos) << outcome.stderr_;
+    EXPECT_NE(outcome.stderr_.find("permission"), std::string::npos) << outcome.stderr_;
+}
+
+TEST_F(RuntimeEntry, RunsInRing0) {
+    EXPECT_EQ(read_cs() & 3, 0);
+    EXPECT_NE(read_cr3(), 0U);
+    EXPECT_NE(read_rflags() & FL_IF, 0U);
+    EXPECT_EQ(dune_init_and_enter(), 0);
+}
+
+TEST_F(RuntimeEntry, SystemCallsHaveTheirResults) {
+    EXPECT_EQ(getpid(), static_cast<pid_t>(syscall(SYS_getpid)));
+    errno = 0;
+    EXPECT_EQ(open("/nonexistent/file", O_RDONLY), -1);
+    EXPECT_EQ(errno, ENOENT);
+    EXPECT_EQ(syscall(4000), -1);
+    EXPECT_EQ(errno, ENOSYS);
+    EXPECT_EQ(write(-1, "x", 1), -1);
+    EXPECT_EQ(errno, EBADF);
+}
+
+TEST_F(RuntimeEntry, FilesStreamsAndHeap) {
+    char name[] = "/tmp/duneXXXXXX";
+    const int fd = mkstemp(name);
+    ASSERT_GE(fd, 0);
+    std::vector<char> data(1 << 20);
+    for (std::size_t i = 0; i < data.size(); ++i)
+        data[i] = static_cast<char>(i * 7);
+    ASSERT_EQ(write(fd, data.data(), data.size()), static_cast<ssize_t>(data.size()));
+    close(fd);
+    std::ifstream in(name, std::ios::binary);
+    const std::vector<char> back((std::istreambuf_iterator<char>(in)), {});
+    EXPECT_EQ(back, data);
+    unlink(name);
+    for (std::size_t size = 16; size < (64U << 20); size *= 4) {
+        std::vector<char> block(size, 'a');
+        EXPECT_EQ(block.back(), 'a');
+    }
+}
+
+TEST_F(RuntimeEntry, MappingsAnywhereAreUsable) {
+    // One in each of many gigabytes that nothing was mapped in before.
+    for (std::uintptr_t gib = 0x1000; gib < 0x1f000; gib += 0x1555) {
+        Pages pages(1, PROT_READ | PROT_WRITE, reinterpret_cast<void*>(gib << 30));
+        EXPECT_EQ(*pages.at(), 0);
+        *pages.at() = 1;
+        EXPECT_EQ(*pages.at(), 1);
+    }
+}
+
+TEST_F(RuntimeEntry, StackInANewGigabyte) {
+    Pages stack(4, PROT_READ | PROT_WRITE, reinterpret_cast<void*>(0x123400000000));
+    std::uint64_t top = stack.address(4);
+    std::uint64_t value = 0;
+    asm volatile(
+        "mov %%rsp, %%rbx\n\t"
+        "mov %[top], %%rsp\n\t"
+        "push $77\n\t"
+        "pop %[value]\n\t"
+        "mov %%rbx, %%rsp"
+        : [value] "=&r"(value)
+        : [top] "r"(top)
+        : "rbx", "memory");
+    EXPECT_EQ(value, 77U);
+}
+
+std::uint64_t vm_calls() {
+    static const int fd = open(DUNE_DEVICE, O_RDWR | O_CLOEXEC);
+    dune_stats stats = {};
+    stats.size = sizeof(stats);
+    if (ioctl(fd, DUNE_GET_STATS, &stats) != 0)
+        return 0;
+    return stats.exits[18];
+}
+
+TEST_F(RuntimeEntry, ClockNeedsNoExit) {
+    timespec before = {};
+    timespec after = {};
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    const std::uint64_t calls = vm_calls();
+    const std::uint64_t bare = vm_calls() - calls;
+    const std::uint64_t start = vm_calls();
+    for (int i = 0; i < 100; ++i)
+        clock_gettime(CLOCK_MONOTONIC, &after);
+    const std::uint64_t used = vm_calls() - start;
+    EXPECT_LE(used, bare + 2);
+    EXPECT_GE(after.tv_sec, before.tv_sec);
+}
+
+TEST_F(RuntimeEntry, LeaveAndEnterAgain) {
+    for (int i = 0; i < 100; ++i) {
+        ASSERT_EQ(dune_leave(), 0);
+        ASSERT_EQ(read_cs() & 3, 3);
+        ASSERT_GT(getpid(), 0);
+        ASSERT_EQ(dune_enter(), 0);
+        ASSERT_EQ(read_cs() & 3, 0);
+    }
+}
+
+TEST_F(RuntimeEntry, PrintfGoesToStdout) {
+    int fds[2];
+    ASSERT_EQ(pipe(fds), 0);
+    const int saved = dup(STDOUT_FILENO);
+    dup2(fds[1], STDOUT_FILENO);
+    const int n = dune_printf("%d %s %#lx\n", 42, "text", 0xabcUL);
+    dup2(saved, STDOUT_FILENO);
+    char text[64] = {};
+    EXPECT_EQ(read(fds[0], text, sizeof(text) - 1), n);
+    EXPECT_STREQ(text, "42 text 0xabc\n");
+    close(saved);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+TEST_F(RuntimeEntry, ExitStatusAndHandlers) {
+    EXPECT_TRUE(in_child([] { return 3; }).exited(3));
+    const Outcome outcome = in_child([]() -> int {
+        atexit([] { fputs("at exit", stderr); });
+        exit(4);
+    });
+    EXPECT_TRUE(outcome.exited(4));
+    EXPECT_EQ(outcome.stderr_, "at exit");
+    EXPECT_TRUE(in_child([]() -> int { dune_die(); }).exited(1));
+}
+
+TEST_F(RuntimeEntry, SegmentBasesAreThePrograms) {
+    unsigned long fs = 0;
+    constexpr int kGetFs = 0x1003;
+    ASSERT_EQ(syscall(SYS_arch_prctl, kGetFs, &fs), 0);
+    EXPECT_EQ(fs, reinterpret_cast<unsigned long>(__builtin_thread_pointer()));
+    constexpr int kSetFs = 0x1002;
+    ASSERT_EQ(syscall(SYS_arch_prctl, kSetFs, fs), 0);
+    EXPECT_EQ(fs, reinterpret_cast<unsigned long>(__builtin_thread_pointer()));
+}
+
+TEST_F(RuntimeEntry, DuneMmapMapsInTheTables) {
+    void* const va = dune_mmap(reinterpret_cast<void*>(0x234500000000), 8192,
+                               PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(va, MAP_FAILED);
+    ptent_t* pte = nullptr;
+    EXPECT_EQ(dune_vm_lookup(pgroot, va, CREATE_NONE, &pte), 0);
+    *static_cast<volatile int*>(va) = 1;
+    munmap(va, 8192);
+}
+
+}  // namespace

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT
+// Page faults: of the program's tables, and of Linux.
+#include <fcntl.h>
+#include <setjmp.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+
+#include "support.h"
+
+namespace {
+
+using namespace dune::test;
+
+struct Fault {
+    std::uintptr_t addr;
+    std::uint64_t fec;
+    dune_tf tf;
+};
+Fault last;
+volatile int faults;
+
+class RuntimePgflt : public RuntimeTest {
+  protected:
+    void SetUp() override {
+        RuntimeTest::SetUp();
+        faults = 0;
+    }
+    void TearDown() override { dune_register_pgflt_handler(nullptr); }
+};
+
+void note(std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) {
+    last = {addr, fec, *tf};
+    faults = faults + 1;
+}
+
+void unprotect(std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) {
+    note(addr, fec, tf);
+    dune_vm_mprotect(pgroot, reinterpret_cast<void*>(PGADDR(addr)), PGSIZE, PERM_R | PERM_W);
+}
+
+TEST_F(RuntimePgflt, WriteBarrier) {
+    constexpr int kPages = 100;
+    Pages pages(kPages);
+    std::memset(pages.at(), 1, pages.size());
+    dune_register_pgflt_handler(unprotect);
+    ASSERT_EQ(dune_vm_mprotect(pgroot, pages.at(), pages.size(), PERM_R), 0);
+    for (int i = 0; i < kPages; ++i) {
+        EXPECT_EQ(*pages.at(i), 1);
+        *pages.at(i) = 2;
+        ASSERT_EQ(faults, i + 1);
+        EXPECT_EQ(PGADDR(last.addr), pages.address(i));
+        EXPECT_EQ(last.fec, FEC_P | FEC_W);
+        *pages.at(i) = 3;
+        ASSERT_EQ(faults, i + 1);
+    }
+}
+
+TEST_F(RuntimePgflt, NotPresent) {
+    Pages pages(1);
+    *pages.at() = 5;
+    dune_register_pgflt_handler(unprotect);
+    ASSERT_EQ(dune_vm_mprotect(pgroot, pages.at(), PGSIZE, PERM_NONE), 0);
+    EXPECT_EQ(*static_cast<volatile char*>(pages.at()), 5);
+    EXPECT_EQ(faults, 1);
+    EXPECT_EQ(last.fec, 0U);
+}
+
+TEST_F(RuntimePgflt, HandlerWithoutVectorRegisters) {
+    Pages pages(1);
+    *pages.at() = 5;
+    dune_register_pgflt_handler_general_regs(unprotect);
+    ASSERT_EQ(dune_vm_mprotect(pgroot, pages.at(), PGSIZE, PERM_R), 0);
+    *static_cast<volatile char*>(pages.at()) = 6;
+    EXPECT_EQ(faults, 1);
+}
+
+TEST_F(RuntimePgflt, RefusedByLinuxGoesToTheHandler) {
+    Pages pages(1, PROT_READ);
+    EXPECT_EQ(*pages.at(), 0);
+    dune_register_pgflt_handler([](std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) {
+        note(addr, fec, tf);
+        mprotect(reinterpret_cast<void*>(PGADDR(addr)), PGSIZE, PROT_READ | PROT_WRITE);
+    });
+    *static_cast<volatile char*>(pages.at(0)) = 1;
+    EXPECT_EQ(faults, 1);
+    EXPECT_EQ(last.addr, pages.address());
+    EXPECT_EQ(last.fec, FEC_P | FEC_W);
+}
+
+volatile int signals;
+siginfo_t info_seen;
+sigjmp_buf back;
+
+void on_fault(int, siginfo_t* info, void*) {
+    signals = signals + 1;
+    info_seen = *info;
+    siglongjmp(back, 1);
+}
+
+void catch_fault(int sig) {
+    struct sigaction action = {};
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(sig, &action, nullptr);
+    signals = 0;
+}
+
+TEST_F(RuntimePgflt, SegmentationFaultsAreSignals) {
+    catch_fault(SIGSEGV);
+    Pages readonly(1, PROT_READ);
+    for (int i = 0; i < 20; ++i) {
+        if (sigsetjmp(back, 1) == 0)
+            *static_cast<volatile char*>(readonly.at()) = 1;
+        EXPECT_EQ(signals, 2 * i + 1);
+        EXPECT_EQ(info_seen.si_code, SEGV_ACCERR);
+        EXPECT_EQ(info_seen.si_addr, readonly.at());
+        if (sigsetjmp(back, 1) == 0)
+            *reinterpret_cast<volatile char*>(0x3000) = 1;
+        EXPECT_EQ(signals, 2 * i + 2);
+        EXPECT_EQ(info_seen.si_code, SEGV_MAPERR);
+        EXPECT_EQ(info_seen.si_addr, reinterpret_cast<void*>(0x3000));
+    }
+    signal(SIGSEGV, SIG_DFL);
+}
+
+TEST_F(RuntimePgflt, BeyondTheEndOfAFileIsSigbus) {
+    char name[] = "/tmp/duneXXXXXX";
+    const int fd = mkstemp(name);
+    ASSERT_EQ(ftruncate(fd, PGSIZE), 0);
+    auto* const map = static_cast<volatile char*>(
+        mmap(nullptr, 2 * PGSIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    ASSERT_NE(map, MAP_FAILED);
+    map[0] = 1;
+    catch_fault(SIGBUS);
+    if (sigsetjmp(back, 1) == 0)
+        map[PGSIZE] = 1;
+    EXPECT_EQ(signals, 1);
+    EXPECT_EQ(info_seen.si_code, BUS_ADRERR);
+    signal(SIGBUS, SIG_DFL);
+    munmap(const_cast<char*>(map), 2 * PGSIZE);
+    unlink(name);
+    close(fd);
+}
+
+TEST_F(RuntimePgflt, UnmappedMemoryIsGone) {
+    catch_fault(SIGSEGV);
+    for (int i = 0; i < 50; ++i) {
+        auto* const va = static_cast<volatile char*>(
+            mmap(nullptr, PGSIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        *va = 1;
+        munmap(const_cast<char*>(va), PGSIZE);
+        if (sigsetjmp(back, 1) == 0)
+            *va = 2;
+        ASSERT_EQ(signals, i + 1);
+    }
+    signal(SIGSEGV, SIG_DFL);
+}
+
+TEST_F(RuntimePgflt, CopyOnWriteAfterFork) {
+    Pages pages(8);
+    std::memset(pages.at(), 1, pages.size());
+    const Outcome outcome = in_child([&] {
+        std::memset(pages.at(), 2, pages.size());
+        return *pages.at(7);
+    });
+    EXPECT_TRUE(outcome.exited(2));
+    EXPECT_EQ(*pages.at(7), 1);
+}
+
+TEST_F(RuntimePgflt, CloneIsCopiedOnWrite) {
+    auto* const va = reinterpret_cast<char*>(0x345600000000);
+    ASSERT_EQ(dune_vm_map_pages(pgroot, va, 4 * PGSIZE, PERM_R | PERM_W), 0);
+    std::memset(va, 7, 4 * PGSIZE);
+    ptent_t* const copy = dune_vm_clone(pgroot);
+    ASSERT_NE(copy, nullptr);
+    const unsigned long before = read_cr3();
+    load_cr3(dune_va_to_pa(copy));
+    *static_cast<volatile char*>(va) = 8;  // resolved without a handler
+    EXPECT_EQ(*static_cast<volatile char*>(va), 8);
+    load_cr3(before);
+    EXPECT_EQ(*static_cast<volatile char*>(va), 7);
+    *static_cast<volatile char*>(va) = 9;
+    EXPECT_EQ(*static_cast<volatile char*>(va), 9);
+    dune_vm_free(copy);
+    EXPECT_EQ(dune_vm_unmap(pgroot, va, 4 * PGSIZE), 0);
+}
+
+TEST_F(RuntimePgflt, NewMemoryOnTablesOfTheProgram) {
+    ptent_t* const copy = dune_vm_clone(pgroot);
+    ASSERT_NE(copy, nullptr);
+    const unsigned long before = read_cr3();
+    load_cr3(dune_va_to_pa(copy));
+    {
+        Pages pages(1, PROT_READ | PROT_WRITE, reinterpret_cast<void*>(0x456700000000));
+        *pages.at() = 3;
+        EXPECT_EQ(*pages.at(), 3);
+    }
+    load_cr3(before);
+    dune_vm_free(copy);
+}
+
+}  // namespace
