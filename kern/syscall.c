@@ -88,14 +88,12 @@ void dune_syscall_save(struct dune_vcpu *vcpu, const struct pt_regs *regs)
 
 /**
  * dune_syscall_restore() - give the thread its own pt_regs back
- * @vcpu: the calling thread's
+ * @vcpu: the calling thread's; it has saved them
  */
 void dune_syscall_restore(struct dune_vcpu *vcpu)
 {
 	struct pt_regs *regs = current_pt_regs();
 
-	if (!vcpu->saved.used)
-		return;
 	vcpu->saved.used = false;
 	regs->di = vcpu->saved.di;
 	regs->si = vcpu->saved.si;

@@ -83,7 +83,8 @@ static int vcpu_run(struct dune_vcpu *vcpu)
 	dune_engine->sched_out(vcpu);
 	preempt_enable();
 	vcpu->running = false;
-	dune_syscall_restore(vcpu);
+	if (unlikely(vcpu->saved.used))
+		dune_syscall_restore(vcpu);
 	vcpu->page->progress = vcpu->entered;
 	return ret;
 }

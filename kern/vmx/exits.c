@@ -13,19 +13,6 @@
 #include "vmx.h"
 
 /**
- * vmx_store_regs() - show user space where the guest is
- * @vmx: the vCPU; its VMCS is current
- */
-void vmx_store_regs(struct vmx_vcpu *vmx)
-{
-	struct dune_vcpu_page *page = vmx->vcpu.page;
-
-	page->rip = vmcs_readl(GUEST_RIP);
-	page->regs.rsp = vmcs_readl(GUEST_RSP);
-	page->rflags = vmcs_readl(GUEST_RFLAGS);
-}
-
-/**
  * vmx_skip() - past the instruction that caused the exit
  * @vmx: the vCPU; its VMCS is current
  */
@@ -61,41 +48,6 @@ static void gpr_write(struct vmx_vcpu *vmx, unsigned int n, u64 val)
 		vmcs_writel(GUEST_RSP, val);
 	else
 		((u64 *)vmx->regs)[n & 15] = val;
-}
-
-static enum vmx_next to_user(struct vmx_vcpu *vmx, u32 why)
-{
-	vmx->vcpu.page->exit = why;
-	vmx_store_regs(vmx);
-	return VMX_USER;
-}
-
-static enum vmx_next exit_slow_call(struct vmx_vcpu *vmx)
-{
-	vmx->vcpu.count.slow_calls++;
-	vmx->vcpu.page->restart = 0;
-	return to_user(vmx, DUNE_EXIT_SYSCALL);
-}
-
-/**
- * vmx_handle_hypercall() - a VMCALL that the module does not answer with a system call
- * @vmx: the vCPU; its VMCS is current
- *
- * Return: what is to be done next.
- */
-enum vmx_next vmx_handle_hypercall(struct vmx_vcpu *vmx)
-{
-	switch (READ_ONCE(vmx->regs->rax)) {
-	case DUNE_HC_LEAVE:
-		return to_user(vmx, DUNE_EXIT_LEAVE);
-	case DUNE_HC_SYSCALL:
-		vmx->regs->rax = vmx->regs->r11;
-		return exit_slow_call(vmx);
-	case DUNE_HC_NOP:
-		vmx->regs->rax = 0;
-		return VMX_AGAIN;
-	}
-	return exit_slow_call(vmx);
 }
 
 /**

@@ -166,20 +166,35 @@ void vmx_close_slow(struct vmx_vcpu *vmx)
 		vmx_window_off(c);
 }
 
-static void vmx_put_msrs(struct vmx_cpu *c)
+/* The instructions themselves, on MSRs that every CPU has: the kernel's are paravirt calls. */
+static __always_inline u64 read_msr_now(u32 msr)
 {
-	unsigned int i;
+	u32 low, high;
+
+	asm volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
+	return low | (u64)high << 32;
+}
+
+static __always_inline void write_msr_now(u32 msr, u64 val)
+{
+	asm volatile("wrmsr" : : "c"(msr), "a"((u32)val), "d"((u32)(val >> 32)) : "memory");
+}
+
+static __always_inline void vmx_put_msrs(struct vmx_cpu *c)
+{
+	unsigned int differ, i;
 
 	if (!c->msrs_loaded)
 		return;
 	c->msrs_loaded = false;
-	for (i = 0; i < VMX_NR_MSRS; i++)
-		if (c->loaded->msrs_differ & BIT(i))
-			wrmsrl(vmx_msr_index[i], c->host_msrs[i]);
+	for (differ = c->loaded->msrs_differ; differ; differ &= differ - 1) {
+		i = __ffs(differ);
+		write_msr_now(vmx_msr_index[i], c->host_msrs[i]);
+	}
 }
 
 /* VM exit made the limits 0xffff and 0x67, LDTR null and DEBUGCTL 0 (SDM 28.5.1, 28.5.2). */
-static void vmx_put_tables(struct vmx_vcpu *vmx)
+static __always_inline void vmx_put_tables(struct vmx_vcpu *vmx)
 {
 	if (!vmx->tables_dirty)
 		return;
@@ -206,16 +221,15 @@ static void vmx_put_tables(struct vmx_vcpu *vmx)
 void vmx_msrs_load(struct vmx_vcpu *vmx)
 {
 	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
-	unsigned int i;
+	unsigned int differ, i;
 
 	c->loaded = vmx;
-	if (!vmx->msrs_differ || c->msrs_loaded)
+	if (c->msrs_loaded)
 		return;
-	for (i = 0; i < VMX_NR_MSRS; i++) {
-		if (!(vmx->msrs_differ & BIT(i)))
-			continue;
-		rdmsrl(vmx_msr_index[i], c->host_msrs[i]);
-		wrmsrl(vmx_msr_index[i], vmx->msrs[i]);
+	for (differ = vmx->msrs_differ; differ; differ &= differ - 1) {
+		i = __ffs(differ);
+		c->host_msrs[i] = read_msr_now(vmx_msr_index[i]);
+		write_msr_now(vmx_msr_index[i], vmx->msrs[i]);
 	}
 	c->msrs_loaded = true;
 }

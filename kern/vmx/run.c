@@ -332,6 +332,31 @@ static noinline int vmx_turn_exit(struct vmx_vcpu *vmx, u32 reason)
 	return vmx_other_turn(vmx, vmx_handle_exit(vmx, reason));
 }
 
+/* A VMCALL that is not done here: a call for host mode, or a hypercall. */
+static noinline int vmx_vmcall_slow(struct vmx_vcpu *vmx, u32 nr)
+{
+	struct dune_vcpu *vcpu = &vmx->vcpu;
+	u32 why = DUNE_EXIT_SYSCALL;
+
+	switch (nr) {
+	case DUNE_HC_NOP:
+		vmx->regs->rax = 0;
+		return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);
+	case DUNE_HC_LEAVE:
+		why = DUNE_EXIT_LEAVE;
+		break;
+	case DUNE_HC_SYSCALL:
+		vmx->regs->rax = vmx->regs->r11;
+		fallthrough;
+	default:
+		vcpu->count.slow_calls++;
+		vcpu->page->restart = 0;
+	}
+	vcpu->page->exit = why;
+	vmx_store_regs(vmx);
+	return vmx_leave(vmx);
+}
+
 /**
  * vmx_turn() - after a VM exit
  * @vmx: the vCPU
@@ -374,7 +399,7 @@ int vmx_turn(struct vmx_vcpu *vmx)
 	case DUNE_CALL_SLOW:
 		break;
 	}
-	return vmx_other_turn(vmx, vmx_handle_hypercall(vmx));
+	return vmx_vmcall_slow(vmx, nr);
 }
 
 /**

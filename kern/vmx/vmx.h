@@ -149,6 +149,16 @@ void vmx_queue_page_fault(struct vmx_vcpu *vmx);
 void vmx_requeue_vectoring(struct vmx_vcpu *vmx);
 void vmx_inject(struct vmx_vcpu *vmx);
 
+/* Shows user space where the guest is; the VMCS is current. */
+static __always_inline void vmx_store_regs(struct vmx_vcpu *vmx)
+{
+	struct dune_vcpu_page *page = vmx->vcpu.page;
+
+	page->rip = vmcs_readl(GUEST_RIP);
+	page->regs.rsp = vmcs_readl(GUEST_RSP);
+	page->rflags = vmcs_readl(GUEST_RFLAGS);
+}
+
 /* exits.c: what a VM exit wants next */
 enum vmx_next {
 	VMX_AGAIN,		/* enter again */
@@ -160,9 +170,7 @@ enum vmx_next {
 	VMX_USER,		/* to user space: page->exit is set */
 };
 enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason);
-enum vmx_next vmx_handle_hypercall(struct vmx_vcpu *vmx);
 enum vmx_next vmx_vmcall_from_ring3(struct vmx_vcpu *vmx);
-void vmx_store_regs(struct vmx_vcpu *vmx);
 void vmx_skip(struct vmx_vcpu *vmx);
 
 /* msr.c, cpuid.c, death.c */
