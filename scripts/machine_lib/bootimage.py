@@ -26,6 +26,9 @@ ACPI_SIZE = 0x10000
 BUFFER_SIZE = MIB
 """RAM for transfers between machine and host (guest/hostio.c)."""
 
+INITRD_END = 2 << 30
+"""initrd_addr_max of all kernels so far; the emulator's images end here too."""
+
 E820_RAM, E820_RESERVED, E820_ACPI = 1, 2, 3
 
 
@@ -120,7 +123,7 @@ def write(directory, kernel, initrd, memory, command_line, randomize):
     """Writes kernel.flat, boot.bin and parameters.bin into a directory; returns where the initrd must be loaded."""
     image, entry, end = protected_mode_part(kernel.image) if randomize else flatten(kernel.vmlinux)
     size = initrd.stat().st_size
-    address = (buffer_address(memory) - size) & ~(MIB - 1)
+    address = (min(buffer_address(memory), INITRD_END) - size) & ~(MIB - 1)
     if address < end:
         raise MachineError(f"{memory} MiB of memory cannot hold the kernel and the root file system "
                            f"({(end + size) // MIB} MiB): give more with --memory", 2)
