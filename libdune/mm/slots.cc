@@ -14,9 +14,11 @@ Result<void> SlotMap::init(std::uint64_t phys_slots, Bind bind, void* context) n
     bind_ = bind;
     context_ = context;
     limit_ = static_cast<std::uint32_t>(std::min<std::uint64_t>(phys_slots, kMaxPhysical));
+    if (used_ != 0) {  // else they are zero, and 256 KiB stay untouched
+        std::memset(forward_, 0, sizeof(forward_));
+        std::memset(reverse_, 0, sizeof(reverse_));
+    }
     used_ = 0;
-    std::memset(forward_, 0, sizeof(forward_));
-    std::memset(reverse_, 0, sizeof(reverse_));
     return {};
 }
 
