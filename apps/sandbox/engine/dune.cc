@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -191,7 +192,10 @@ struct Area {
     uint64_t begin, end;
 } vdso_area;
 
-void find_vdso(const dune_procmap_entry* entry) {
+bool runtime_below;  // something of the runtime lies in the program's part
+
+void look_at(const dune_procmap_entry* entry) {
+    runtime_below = runtime_below || entry->begin < kUserEnd;
     if (entry->type == PROCMAP_TYPE_VVAR || entry->type == PROCMAP_TYPE_VDSO) {
         vdso_area.begin = vdso_area.begin == 0 ? entry->begin : vdso_area.begin;
         vdso_area.end = entry->end;
@@ -201,8 +205,7 @@ void find_vdso(const dune_procmap_entry* entry) {
 // Shows ring 3 the vDSO and its data in the gap, where no call can name them.
 uint64_t map_vdso() {
     const uint64_t real = getauxval(AT_SYSINFO_EHDR);
-    if (real == 0 || dune_procmap_iterate(find_vdso) != 0 || vdso_area.begin == 0 ||
-        real < vdso_area.begin || real >= vdso_area.end) {
+    if (real < vdso_area.begin || real >= vdso_area.end) {
         return 0;
     }
     const uint64_t at = kMapEnd + kGap / 2;
@@ -224,8 +227,17 @@ Thread& current() {
 namespace engine {
 
 int start() {
+    // libdune would like its pages, page tables among them, at an address in the program's part.
+    void* const placeholder =
+        mmap(reinterpret_cast<void*>(DUNE_PAGEBASE_DEFAULT), kPageSize, PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     if (const int error = dune_init(true)) {
         return error;  // libdune has said why
+    }
+    munmap(placeholder, kPageSize);
+    if (dune_procmap_iterate(look_at) != 0 || runtime_below) {
+        dprintf(STDERR_FILENO, "dune-sandbox: the runtime was loaded below %#lx\n", kUserEnd);
+        return -EFAULT;
     }
     user::set_monitor({.syscall = on_user_syscall,
                        .fault = on_user_fault,

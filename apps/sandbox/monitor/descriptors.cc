@@ -16,8 +16,8 @@ namespace dune::sandbox {
 
 namespace {
 
-// Closing and replacing must not hit a descriptor that the monitor is using for a moment. With one
-// thread nobody else can be.
+// Closing, copying and replacing must not hit a descriptor that the monitor is using for a moment.
+// With one thread nobody else can be.
 long locked(const Call& call) {
     if (process.threads.load(std::memory_order_relaxed) == 1) {
         return pass(call);
@@ -53,6 +53,7 @@ long do_fcntl(Call& call) {
     switch (command) {
         case F_DUPFD:
         case F_DUPFD_CLOEXEC:
+            return locked(call);
         case F_GETFD:
         case F_SETFD:
         case F_GETFL:
@@ -95,6 +96,7 @@ long do_fcntl(Call& call) {
 long do_descriptors(Call& call) {
     switch (call.number) {
         case SYS_close:
+        case SYS_dup:
         case SYS_dup2:
         case SYS_dup3:
             return locked(call);
@@ -102,7 +104,7 @@ long do_descriptors(Call& call) {
             return do_close_range(call);
         case SYS_fcntl:
             return do_fcntl(call);
-        default:  // dup, pipe, pipe2: the lowest free numbers
+        default:  // pipe, pipe2: the lowest free numbers
             return pass(call);
     }
 }

@@ -22,10 +22,12 @@ enum Check : uint8_t {
     kBuffer,   // and the length in the next argument ends there
 };
 
+constexpr unsigned kCheckBits = 2;
+
 struct Plan {
     bool plain;  // allowed, untraced, and nothing to do but the checks
     Kind kind;
-    uint8_t checks[6];
+    uint32_t checks;  // kCheckBits for each argument, the first lowest
 };
 
 Plan plans[kSyscallCount];
@@ -63,13 +65,12 @@ inline long check_argument(Check check, uint64_t value, uint64_t next) {
 }
 
 inline long check_arguments(const Plan& plan, const uint64_t args[6]) {
-    for (unsigned i = 0; i < 6; i++) {
-        const Check check = static_cast<Check>(plan.checks[i]);
-        if (check != kNothing) {
-            const long error = check_argument(check, args[i], i < 5 ? args[i + 1] : 0);
-            if (error != 0) {
-                return error;
-            }
+    uint32_t checks = plan.checks;
+    for (unsigned i = 0; checks != 0; i++, checks >>= kCheckBits) {
+        const Check check = static_cast<Check>(checks & ((1u << kCheckBits) - 1));
+        const long error = check_argument(check, args[i], i < 5 ? args[i + 1] : 0);
+        if (error != 0) {
+            return error;
         }
     }
     return 0;
@@ -109,16 +110,17 @@ long do_call(Call& call, bool known) {
     if (known) {
         process.stats->by_call[call.number].fetch_add(1, std::memory_order_relaxed);
     }
-    if (verdict.action == Action::Deny) {
+    const bool absent = known && syscall_info(call.number)->kind == Kind::Absent;
+    if (verdict.action == Action::Deny && !absent) {
         process.stats->denied.fetch_add(1, std::memory_order_relaxed);
         if (known) {
             process.stats->denied_by_call[call.number].fetch_add(1, std::memory_order_relaxed);
         }
-        // Programs that ask for what this "kernel" lacks have another way; no person needs to know.
-        if (!known || syscall_info(call.number)->kind != Kind::Absent) {
-            report_denied(call.thread, call.number, {}, known ? "by the policy" : "unknown call",
-                          verdict.error);
-        }
+        report_denied(call.thread, call.number, {}, known ? "by the policy" : "unknown call",
+                      verdict.error);
+    }
+    if (verdict.action == Action::Deny) {
+        // Absent ones are not reported: programs that ask for them have another way.
         return -static_cast<long>(verdict.error);
     }
     return carry_out(call, plans[call.number]);
@@ -166,7 +168,7 @@ void prepare_dispatch() {
         }
         plan.kind = info->kind;
         for (size_t i = 0; i < info->args.size() && i < 6; i++) {
-            plan.checks[i] = check_of(info->args[i]);
+            plan.checks |= static_cast<uint32_t>(check_of(info->args[i])) << (i * kCheckBits);
         }
         const Verdict& verdict = process.policy->calls[number];
         plan.plain = info->kind == Kind::Pass && verdict.action == Action::Allow &&

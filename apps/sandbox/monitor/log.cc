@@ -60,11 +60,15 @@ class Line {
 };
 
 void Line::add_text(uint64_t address, size_t length, bool ends_at_nul) {
-    char text[40];
+    char text[64];
     size_t n = 0;
-    const size_t shown = std::min<size_t>(length, 32);
-    while (n < shown && engine::copy_in(text + n, address + n, 1) &&
-           !(ends_at_nul && text[n] == 0)) {
+    const size_t shown = std::min<size_t>(length, sizeof(text));
+    bool complete = length <= shown;
+    while (n < shown && engine::copy_in(text + n, address + n, 1)) {
+        if (ends_at_nul && text[n] == 0) {
+            complete = true;
+            break;
+        }
         n++;
     }
     if (n == 0 && length != 0 && !engine::copy_in(text, address, 1)) {
@@ -84,7 +88,7 @@ void Line::add_text(uint64_t address, size_t length, bool ends_at_nul) {
             add("{}", c);
         }
     }
-    add("{}", length > shown ? "\"..." : "\"");
+    add("{}", complete ? "\"" : "\"...");
 }
 
 void Line::add_argument(char letter, const uint64_t args[6], unsigned i) {

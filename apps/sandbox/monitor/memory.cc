@@ -73,6 +73,23 @@ long map_fixed(uint64_t addr, uint64_t length, uint64_t prot, uint64_t flags, ui
     return result;
 }
 
+// With other threads, a file is mapped under the lock of descriptors: none of the monitor's is to
+// be mapped in the moment before it has its reserved number.
+long do_mmap(const uint64_t a[6]) {
+    if ((a[5] & (kPageSize - 1)) != 0) {
+        return -EINVAL;
+    }
+    const bool lock = (a[3] & MAP_ANONYMOUS) == 0 && process.threads.load() > 1;
+    if (lock) {
+        process.fd_lock.lock();
+    }
+    const long result = map_for_program(a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (lock) {
+        process.fd_lock.unlock();
+    }
+    return result;
+}
+
 long do_munmap(uint64_t addr, uint64_t length) {
     length = page_up(length);
     if (!is_page_aligned(addr) || length == 0 || !in_user(addr, length)) {
@@ -273,10 +290,7 @@ long do_memory(Call& call) {
     const uint64_t* args = call.args;
     switch (call.number) {
         case SYS_mmap:
-            if ((args[5] & (kPageSize - 1)) != 0) {
-                return -EINVAL;
-            }
-            return map_for_program(args[0], args[1], args[2], args[3], args[4], args[5]);
+            return do_mmap(args);
         case SYS_munmap:
             return do_munmap(args[0], args[1]);
         case SYS_mprotect:

@@ -262,7 +262,15 @@ long send_message(Call& call, uint64_t from, uint64_t flags) {
     long result = take_message(call, from, message, true);
     if (result == 0) {
         const uint64_t args[6] = {call.args[0], reinterpret_cast<uint64_t>(&message.header), flags};
+        // Descriptors are taken under their lock, as by dup(2).
+        const bool lock = message.header.msg_controllen > 0 && process.threads.load() > 1;
+        if (lock) {
+            process.fd_lock.lock();
+        }
         result = engine::blocking_call(SYS_sendmsg, args);
+        if (lock) {
+            process.fd_lock.unlock();
+        }
     }
     if (message.dir >= 0) {
         host_call(SYS_close, message.dir);
