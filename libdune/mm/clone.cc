@@ -103,6 +103,26 @@ struct CloneOp : WalkOp {
     }
 };
 
+/** Takes tables without entries out of the tables above them. */
+struct PruneOp : WalkOp {
+    const ptent_t* root;
+    PageList& dead;
+
+    PruneOp(const ptent_t* of, PageList& list) noexcept : root(of), dead(list) {}
+
+    template <int L>
+    int leave(ptent_t* slot, const ptent_t* child, std::uint64_t lo) noexcept {
+        for (unsigned i = 0; i < NPTENTRIES; ++i)
+            if (load(child + i) != 0)
+                return kNext;
+        if constexpr (L == 1)
+            fastmap().clear(root, canonical(lo));
+        exchange(slot, 0);
+        dead.append(PoolSpace::page_of(child));
+        return kNext;
+    }
+};
+
 }  // namespace
 
 ptent_t* dune_vm_clone(ptent_t* root) {
@@ -134,4 +154,15 @@ void dune_vm_free(ptent_t* root) {
         drop(dune_pa2page(pa), dead);
     else  // the program's own page
         std::memset(root, 0, kPageSize);
+}
+
+int dune_vm_prune(ptent_t* root) {
+    if (root == nullptr || PGOFF(root) != 0)
+        return -EINVAL;
+    PageList dead;
+    const SpinGuard guard(root_lock(root));
+    PruneOp op(root, dead);
+    walk_root<PoolSpace>(root, kLinearFirst, kLinearLast, op);
+    flush_tlb_all();  // and with it the paging-structure caches
+    return 0;
 }

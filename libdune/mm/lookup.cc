@@ -12,22 +12,22 @@ using namespace dune::mm;
 namespace {
 
 struct WalkCallbackOp : WalkOp {
-    page_walk_cb cb;
-    const void* arg;
+    dune_leaf_walk_cb cb;
+    void* arg;
     int result = 0;
 
-    WalkCallbackOp(page_walk_cb call, const void* with) noexcept : cb(call), arg(with) {}
+    WalkCallbackOp(dune_leaf_walk_cb call, void* with) noexcept : cb(call), arg(with) {}
 
+    template <int L>
     int call(ptent_t* slot, std::uint64_t lin) noexcept {
-        result = cb(arg, slot, reinterpret_cast<void*>(canonical(lin)));
+        void* const va = reinterpret_cast<void*>(canonical(lin & ~(kSpan<L> - 1)));
+        result = cb(arg, slot, va, kSpan<L>);
         return result == 0 ? kNext : kStop;
     }
-    int pte(ptent_t* slot, std::uint64_t lin) noexcept {
-        return is_leaf<0>(load(slot)) ? call(slot, lin & ~(kSpan<0> - 1)) : kNext;
-    }
+    int pte(ptent_t* slot, std::uint64_t lin) noexcept { return call<0>(slot, lin); }
     template <int L>
     int entry(ptent_t* slot, ptent_t e, std::uint64_t lo, std::uint64_t) noexcept {
-        return is_leaf<L>(e) ? call(slot, lo & ~(kSpan<L> - 1)) : kNext;
+        return is_leaf<L>(e) ? call<L>(slot, lo) : kNext;
     }
 };
 
@@ -125,8 +125,8 @@ page* dune_vm_lookup_page(ptent_t* root, void* va) {
     return dune_page_isfrompool(pa) ? dune_pa2page(pa) : nullptr;
 }
 
-int dune_vm_page_walk(ptent_t* root, void* start_va, void* end_va, page_walk_cb cb,
-                      const void* arg) {
+int dune_vm_leaf_walk(ptent_t* root, void* start_va, void* end_va, dune_leaf_walk_cb cb,
+                      void* arg) {
     const auto start = reinterpret_cast<std::uintptr_t>(start_va);
     const auto end = reinterpret_cast<std::uintptr_t>(end_va);
     if (root == nullptr || PGOFF(root) != 0 || cb == nullptr || start > end ||
@@ -135,6 +135,19 @@ int dune_vm_page_walk(ptent_t* root, void* start_va, void* end_va, page_walk_cb 
     WalkCallbackOp op(cb, arg);
     walk_root<PoolSpace>(root, linear(start), linear(end), op);
     return op.result;
+}
+
+int dune_vm_page_walk(ptent_t* root, void* start_va, void* end_va, page_walk_cb cb,
+                      const void* arg) {
+    struct Context {
+        page_walk_cb cb;
+        const void* arg;
+    } context{cb, arg};
+    const auto call = [](void* to, ptent_t* slot, void* va, std::size_t) {
+        const auto* const target = static_cast<Context*>(to);
+        return target->cb(target->arg, slot, va);
+    };
+    return cb == nullptr ? -EINVAL : dune_vm_leaf_walk(root, start_va, end_va, call, &context);
 }
 
 physaddr_t dune_va_to_pa(void* va) {

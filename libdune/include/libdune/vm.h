@@ -94,8 +94,8 @@ int dune_vm_mprotect(ptent_t* root, void* va, size_t len, int perm);
 /**
  * Unmap [va, va + len), dropping the references to pages of the pool.
  *
- * Emptied tables stay until dune_vm_free(): other threads' paging-structure caches
- * may still hold them.
+ * Emptied tables stay until dune_vm_free() or dune_vm_prune(): other threads' paging-structure
+ * caches may still hold them.
  * @return also -EINVAL if nothing at all is mapped in the range.
  */
 int dune_vm_unmap(ptent_t* root, void* va, size_t len);
@@ -155,6 +155,20 @@ typedef int (*page_walk_cb)(const void* arg, ptent_t* ptep, void* va);
  */
 int dune_vm_page_walk(ptent_t* root, void* start_va, void* end_va, page_walk_cb cb,
                       const void* arg);
+
+/** As page_walk_cb, and told how many bytes the entry maps. */
+typedef int (*dune_leaf_walk_cb)(void* arg, ptent_t* ptep, void* va, size_t size);
+
+/** dune_vm_page_walk() for callbacks that want to know the size of pages. */
+int dune_vm_leaf_walk(ptent_t* root, void* start_va, void* end_va, dune_leaf_walk_cb cb, void* arg);
+
+/**
+ * Free tables that map nothing any more.
+ *
+ * They are what dune_vm_unmap() leaves behind. Nobody may be using the tables: neither a CPU, but
+ * for the caller's, nor somebody who holds an address from dune_vm_lookup().
+ */
+int dune_vm_prune(ptent_t* root);
 
 /**
  * Guest-physical address of an address of the process.
