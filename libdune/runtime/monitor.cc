@@ -51,7 +51,7 @@ void on_page_fault(std::uintptr_t address, std::uint64_t fec, dune_tf* tf) {
         rt::default_page_fault(address, fec, tf);
         return;
     }
-    if (!rt::self()->fault_from_host &&
+    if (!rt::self()->fault_from_host && rt::tables_explain(address, fec) &&
         mm::resolve_fault(mm::backing().current_root(), address, fec) == 0)
         return;
     tf->err = fec;

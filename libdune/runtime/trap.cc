@@ -6,6 +6,7 @@
 
 #include "../mm/backing.h"
 #include "../mm/fault.h"
+#include "../mm/tables.h"
 #include "layout.h"
 #include "process.h"
 
@@ -121,8 +122,22 @@ FaultSignal signal_of_page_fault(std::uintptr_t addr, std::uint64_t fec) noexcep
     return {SIGSEGV, (fec & FEC_P) != 0 ? SEGV_ACCERR : SEGV_MAPERR, false};
 }
 
+/**
+ * Can the rights in the tables be why? Not if a bit was reserved, by a protection key, or where
+ * SMEP or SMAP keep ring 0 off memory of ring 3.
+ */
+bool tables_explain(std::uintptr_t addr, std::uint64_t fec) noexcept {
+    if ((fec & (FEC_RSV | FEC_PK)) != 0)
+        return false;
+    if ((fec & FEC_U) != 0 || (read_cr4() & (CR4_SMEP | CR4_SMAP)) == 0)
+        return true;
+    const mm::Found found = mm::find<mm::PoolSpace>(mm::backing().current_root(), addr);
+    return (mm::load(found.slot) & PTE_U) == 0;
+}
+
 void default_page_fault(std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) noexcept {
-    if (!self()->fault_from_host && mm::resolve_fault(mm::backing().current_root(), addr, fec) == 0)
+    if (!self()->fault_from_host && tables_explain(addr, fec) &&
+        mm::resolve_fault(mm::backing().current_root(), addr, fec) == 0)
         return;
     const FaultSignal what = signal_of_page_fault(addr, fec);
     fault_to_signal(tf, nullptr, what.sig, what.code, addr, T_PGFLT);

@@ -33,6 +33,8 @@ constexpr unsigned kMonitorVector = 199;
 
 void set_trap_handler(unsigned vector, TrapHandler handler) noexcept;
 
+bool tables_explain(std::uintptr_t addr, std::uint64_t fec) noexcept;
+
 /** Copy-on-write of the tables; else the signal that Linux would send. */
 void default_page_fault(std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) noexcept;
 
