@@ -29,3 +29,27 @@ def stop(process):
         except ProcessLookupError:
             pass
         process.wait()
+
+
+class Console:
+    """The file that the machine's serial console is written to."""
+
+    def __init__(self, path):
+        self.path = path
+        self.seen = 0
+
+    def panicked(self):
+        """True when what was written since the last call holds the end of a kernel panic."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if size <= self.seen:
+            return False
+        with open(self.path, "rb") as file:
+            file.seek(max(0, self.seen - 100))
+            text = file.read()
+        self.seen = size
+        return b"end Kernel panic" in text
+
+    def last_lines(self, count):
+        """Its end, for an error message."""
+        text = self.path.read_text(errors="replace").replace("\r", "") if self.path.exists() else ""
+        return "\n".join(["--- last lines of the console:", *(text.splitlines()[-count:] or ["(nothing)"])])

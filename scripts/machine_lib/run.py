@@ -15,8 +15,8 @@ from . import backends, channels, console, emulator, kernel_log, kernels, kmodul
 from .backends import native
 from .errors import STATUS_KERNEL_LOG, STATUS_MACHINE, STATUS_TIMEOUT, MachineError
 
-START_SECONDS = 120
-"""Between the start of the process and the first sign of the command, at most."""
+START_SECONDS = 60
+"""Between the start of the process and the machine's first sign of life, at most."""
 POLL_SECONDS = 0.2
 LAST_LINES = 50
 KEPT_LOGS = 5
@@ -87,7 +87,7 @@ class Machine:
     def __init__(self, backend, prepared, request, work):
         self.backend, self.prepared, self.request, self.work = backend, prepared, request, work
         self.process = None
-        self.seen_console = 0
+        self.console = emulator.Console(work / "console")
         self.panic = False
         self.timed_out = False
 
@@ -132,7 +132,7 @@ class Machine:
         try:
             while not select.select([handle], [], [], POLL_SECONDS)[0]:
                 passed = time.monotonic() - started
-                if self.saw_panic():
+                if self.console.panicked():
                     self.panic = True
                     return
                 if passed > limit or (passed > START_SECONDS and not self.events()):
@@ -140,18 +140,6 @@ class Machine:
                     return
         finally:
             os.close(handle)
-
-    def saw_panic(self):
-        """Looks at what is new on the console."""
-        path = self.path("console")
-        size = path.stat().st_size if path.exists() else 0
-        if size <= self.seen_console:
-            return False
-        with open(path, "rb") as file:
-            file.seek(max(0, self.seen_console - 100))
-            text = file.read()
-        self.seen_console = size
-        return b"end Kernel panic" in text
 
     def events(self):
         """The control channel's lines."""
@@ -166,11 +154,12 @@ class Machine:
             text = log or self.path("console").read_text(errors="replace")
             pathlib.Path(self.request.dmesg).write_text("\n".join(kernel_log.lines(text)) + "\n")
         self.check_alive(events)
+        if self.request.copy_out and "status" in events:
+            results.deliver(self.path("results"), self.request.copy_out)
+        status = self.check_log(log, int(events.get("status", STATUS_MACHINE)))
         if "error" in events:
             self.report_error(events["error"], log)
-        if self.request.copy_out:
-            results.deliver(self.path("results"), self.request.copy_out)
-        return self.check_log(log, int(events.get("status", STATUS_MACHINE)))
+        return status
 
     def check_alive(self, events):
         """Raises MachineError when the machine was lost."""
@@ -190,10 +179,7 @@ class Machine:
 
     def last_lines(self):
         """The end of the console, for an error message."""
-        path = self.path("console")
-        text = path.read_text(errors="replace").replace("\r", "") if path.exists() else ""
-        lines = text.splitlines()[-LAST_LINES:]
-        return "\n".join(["--- last lines of the console:", *(lines or ["(nothing)"])])
+        return self.console.last_lines(LAST_LINES)
 
     def report_error(self, error, log):
         """Turns an error of the first process into ours."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Saved states of booted machines: one for each emulator, kernel, command line, CPUs, memory and root file system."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,9 +15,13 @@ from .errors import MachineError
 
 FORMAT = 1
 BOOT_SECONDS = 300
+POLL_SECONDS = 0.5
+LAST_LINES = 50
 MAX_STATES = 32
 """About 100 MB each."""
 COMPLETE = "complete.json"
+ENOUGH_BYTES = 1 << 20
+"""With less space on the disk a failure has no other cause."""
 BLOCK_KIB = 8192
 """Granularity of the emulator's memory: the time of a start grows with the square of the number of blocks."""
 
@@ -51,6 +56,12 @@ optramimage3: file={work}/parameters.bin, address={parameters:#x}
 """
 
 
+def stamp(file):
+    """What tells a changed file from an unchanged one."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
 class Snapshot:
     """The saved state that serves a request."""
 
@@ -70,10 +81,10 @@ class Snapshot:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
     def is_whole(self):
-        """True when all files are there with the sizes they were saved with."""
+        """True when all files are there as they were saved: a write changes the time of a file."""
         try:
-            sizes = json.loads((self.directory / COMPLETE).read_text())
-            return bool(sizes) and all((self.directory / name).stat().st_size == size for name, size in sizes.items())
+            saved = json.loads((self.directory / COMPLETE).read_text())
+            return bool(saved) and all(stamp(self.directory / name) == wanted for name, wanted in saved.items())
         except (OSError, ValueError, AttributeError):
             return False
 
@@ -107,8 +118,7 @@ class Snapshot:
             self.boot(bochs, work)
             (image / "console").rename(work / "console")
             shutil.rmtree(image)
-            sizes = {file.name: file.stat().st_size for file in work.iterdir()}
-            (work / COMPLETE).write_text(json.dumps(sizes))
+            (work / COMPLETE).write_text(json.dumps({file.name: stamp(file) for file in work.iterdir()}))
         say(f"saved it in {time.monotonic() - started:.1f} s")
 
     def configuration(self, work, bochs):
@@ -125,17 +135,22 @@ class Snapshot:
     def boot(self, bochs, work):
         """Runs the emulator until it has saved the state."""
         image = work / "image"
+        machine_console = emulator.Console(image / "console")
+        started = time.monotonic()
         with open(image / "stdout", "wb") as output:
             process = emulator.start([bochs / "bochs", "-q", "-f", image / "bochsrc"], output,
                                      {"DUNE_SAVE_DIR": str(work)})
-            try:
-                status = process.wait(BOOT_SECONDS)
-            except subprocess.TimeoutExpired:
-                status = None
-            finally:
-                emulator.stop(process)
+        try:
+            status = None
+            while status is None and time.monotonic() - started < BOOT_SECONDS and not machine_console.panicked():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    status = process.wait(POLL_SECONDS)
+        finally:
+            emulator.stop(process)
         if status != 0:
-            raise MachineError(self.boot_failure(status, image))
+            if shutil.disk_usage(work).free < ENOUGH_BYTES:
+                raise MachineError(paths.no_space(work.parent))
+            raise MachineError(f"{self.boot_failure(status, image)}\n{machine_console.last_lines(LAST_LINES)}")
 
     def boot_failure(self, status, image):
         """Keeps the logs of a boot that failed and says where they are."""
@@ -148,5 +163,5 @@ class Snapshot:
         log = "".join((kept / name).read_text(errors="replace") for name in ("stdout", "bochs.log")
                       if (kept / name).exists())
         panic = [line.strip() for line in log.splitlines() if ">>PANIC<<" in line]
-        why = panic[0] if panic else (f"no state after {BOOT_SECONDS} s" if status is None else f"status {status}")
+        why = panic[0] if panic else ("it hung or panicked" if status is None else f"status {status}")
         return f"the machine did not boot: {why}; its console is {kept}/console"

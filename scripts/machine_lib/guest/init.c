@@ -117,6 +117,7 @@ static bool read_terminal_size(char* size, size_t capacity) {
 }
 
 static void run_payload(void) {
+    hostio_event("up");
     // Without ports the payload has come with the initial RAM file system.
     if (hostio_has(HOSTIO_PAYLOAD) && cpio_extract(HOSTIO_PAYLOAD) < 0) {
         hostio_event("error payload");

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""What the tests of scripts/machine share: starting it, and caches of their own that borrow the real one's contents."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+PROJECT = pathlib.Path(__file__).resolve().parents[2]
+MACHINE = PROJECT / "scripts/machine"
+sys.path.insert(0, str(PROJECT / "scripts"))
+
+from machine_lib import paths  # noqa: E402
+
+BORROWED = ("apt", "bochs", "kernels", "packages", "resolved", "rootfs", "toolchains")
+LIMIT_SECONDS = 600
+
+
+def machine(*arguments, cache=None, **options):
+    """Runs scripts/machine to its end; the result has text in stdout and stderr."""
+    return subprocess.run([MACHINE, *map(str, arguments)], env=environment(cache), stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False, **options)
+
+
+def run(*arguments, cache=None, **options):
+    """`machine run` without the module, which these tests do not need."""
+    return machine("run", "--no-module", *arguments, cache=cache, **options)
+
+
+def start(*arguments, cache=None):
+    """The same in the background."""
+    return subprocess.Popen([MACHINE, "run", "--no-module", *map(str, arguments)], env=environment(cache),
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def environment(cache):
+    """The environment with another cache directory."""
+    return {**os.environ, **({"XDG_CACHE_HOME": str(cache)} if cache else {})}
+
+
+def borrow_cache(directory):
+    """Makes directory a cache that has all of the real one but its saved states."""
+    own = pathlib.Path(directory) / "dune"
+    own.mkdir(parents=True, exist_ok=True)
+    for name in BORROWED:
+        (paths.cache() / name).mkdir(exist_ok=True)
+        (own / name).symlink_to(paths.cache() / name)
+    return own
+
+
+def emulators_of(pid):
+    """Process ids of a machine program's direct children that emulate."""
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if "bochs" in pathlib.Path(f"/proc/{child}/comm").read_text()]
+
+
+class Case(unittest.TestCase):
+    """A test with a scratch directory and a machine that is ready to start."""
+
+    @classmethod
+    def setUpClass(cls):
+        result = run("--", "true")
+        if result.returncode != 0:
+            raise AssertionError(f"no machine: {result.stderr}")
+
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory(prefix="dune-test-")
+        self.addCleanup(scratch.cleanup)
+        self.scratch = pathlib.Path(scratch.name)
+
+    def assert_status(self, result, status):
+        """Fails with all that the program said."""
+        self.assertEqual(result.returncode, status, f"\n{result.stdout}\n{result.stderr}")
