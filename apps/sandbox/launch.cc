@@ -163,9 +163,8 @@ bool fill_image(const Options& options, const std::string& found, PathBuffer& pr
     return fits;
 }
 
-int open_command(const Options& options) {
+int open_command(const Options& options, const std::string& found) {
     const std::string& name = options.command[0];
-    const std::string found = find_in_path(name);
     if (found.empty()) {
         return fail(kNotFound, fmt::format("{}: not found", name));
     }
@@ -213,7 +212,8 @@ int launch(int argc, char** argv) {
         return status;
     }
     auto policy = std::make_unique<PolicyImage>();
-    if (!make_policy(options, *policy)) {
+    const std::string found = find_in_path(options.command[0]);
+    if (!make_policy(options, found, *policy)) {
         return kFailed;
     }
     if (!choose_fd_base()) {
@@ -226,6 +226,7 @@ int launch(int argc, char** argv) {
     process.stats = make_shared_file<Stats>(kStatsFd, "dune-sandbox-stats");
     policy->trace = options.trace;
     policy->quiet = options.quiet;
+    policy->stats = options.stats;
     if (!reserve_fd(open("/", O_PATH | O_CLOEXEC), kRootFd) ||
         !reserve_fd(open("/proc/self/exe", O_PATH | O_CLOEXEC), kSelfFd) ||
         process.stats == nullptr || !publish_policy(*policy)) {
@@ -237,7 +238,7 @@ int launch(int argc, char** argv) {
     process.trace = options.trace;
     process.stats->processes.store(1);
     process.stats->threads.store(1);
-    if (const int error = open_command(options)) {
+    if (const int error = open_command(options, found)) {
         return error;
     }
     if (options.stats) {

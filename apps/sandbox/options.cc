@@ -216,7 +216,7 @@ bool parse_options(int argc, char** argv, Options& options, int* status) {
     return true;
 }
 
-bool make_policy(const Options& options, PolicyImage& image) {
+bool make_policy(const Options& options, const std::string& program, PolicyImage& image) {
     Policy policy = *Policy::preset(options.preset, current_directory());
     if (!options.policy_file.empty() && !parse_file(options, policy)) {
         return false;
@@ -226,6 +226,10 @@ bool make_policy(const Options& options, PolicyImage& image) {
     }
     for (const std::string& path : options.write) {
         policy.set_path(real_path(path), Access::Write);
+    }
+    if (const std::string path = real_path(program);
+        !program.empty() && policy.access(path) == Access::Hidden) {
+        policy.set_path(path, Access::Read);
     }
     for (const std::string& path : options.hide) {
         policy.set_path(real_path(path), Access::Hidden);

@@ -28,8 +28,9 @@ struct Options {
 // printed, or a message).
 bool parse_options(int argc, char** argv, Options& options, int* status);
 
-// The policy that the options ask for. On an error prints one line and returns false.
-bool make_policy(const Options& options, PolicyImage& image);
+// The policy that the options ask for. `program` is the file of the command, empty if it was not found:
+// it may be read in any case. On an error prints one line and returns false.
+bool make_policy(const Options& options, const std::string& program, PolicyImage& image);
 
 }  // namespace dune::sandbox
 

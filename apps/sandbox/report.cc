@@ -43,9 +43,10 @@ void print_report() {
         return value(stats.by_call[a]) > value(stats.by_call[b]);
     });
     std::string text = fmt::format(
-        "dune-sandbox: {} system calls, {} denied; {} processes, {} threads, {} signals handled\n",
-        value(stats.calls), value(stats.denied), value(stats.processes), value(stats.threads),
-        value(stats.signals));
+        "dune-sandbox: system calls: {}, denied: {}, VM exits: {}, processes: {}, threads: {}, "
+        "signals handled: {}\n",
+        value(stats.calls), value(stats.denied), value(stats.vm_exits), value(stats.processes),
+        value(stats.threads), value(stats.signals));
     for (size_t i = 0; i < std::min(calls.size(), kMostCalls); i++) {
         const unsigned number = calls[i];
         text += fmt::format("{:>10} {}", value(stats.by_call[number]), syscall_info(number)->name);

@@ -340,6 +340,19 @@ void set_signal_mask(uint64_t mask) {
     host_call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof(mask));
 }
 
+uint64_t vm_exits() {
+    dune_stats stats{};
+    stats.size = sizeof(stats);
+    if (host_call(SYS_ioctl, rt::process.device, DUNE_GET_STATS, &stats) != 0) {
+        return 0;
+    }
+    uint64_t sum = 0;
+    for (const uint64_t count : stats.exits) {
+        sum += count;
+    }
+    return sum;
+}
+
 uint64_t vdso() {
     return user_vdso;
 }

@@ -376,6 +376,10 @@ void set_signal_mask(uint64_t mask) {
     host_call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof(mask));
 }
 
+uint64_t vm_exits() {
+    return 0;
+}
+
 uint64_t vdso() {
     return getauxval(AT_SYSINFO_EHDR);
 }

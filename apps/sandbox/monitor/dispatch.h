@@ -48,6 +48,9 @@ void report_denied(Thread& thread, unsigned number, std::string_view object, std
 // One line of the log of calls.
 void trace_call(Thread& thread, const Call& call, long result);
 
+// Adds this process' VM exits to the statistics, if somebody wants to see them: it is about to end.
+void count_vm_exits();
+
 // The result of a path that the policy keeps from the program, reported.
 long refuse_path(Call& call, std::string_view path, std::string_view why);
 

@@ -73,6 +73,9 @@ long catch_signal(int signal, uint64_t flags);
 // Gives the calling thread the signal mask of ring 3. Context: trap.
 void set_signal_mask(uint64_t mask);
 
+// VM exits of this process up to now. Context: trap.
+uint64_t vm_exits();
+
 // Ring 3's address of the vDSO, or 0.
 uint64_t vdso();
 

@@ -141,6 +141,7 @@ long replace_process(Room& room) {
     char state[32];
     snprintf(state, sizeof(state), "%s=%d", kStateVariable, process.fd_base);
     const char* const envp[] = {state, nullptr};
+    count_vm_exits();
     return host_call(SYS_execveat, reserved_fd(kSelfFd), "", room.argv, envp, AT_EMPTY_PATH);
 }
 

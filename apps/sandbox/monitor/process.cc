@@ -247,7 +247,9 @@ void abandon_futexes(Thread& thread) {
 
 [[noreturn]] void do_exit(Call& call) {
     Thread& thread = call.thread;
-    if (process.threads.load() > 1) {
+    if (process.threads.load() == 1) {
+        count_vm_exits();
+    } else {
         abandon_futexes(thread);
         host_call(SYS_set_robust_list, 0, sizeof(robust_list_head));
         if (thread.clear_tid != 0) {
@@ -298,6 +300,12 @@ void on_thread_start(Thread& thread) {
     engine::set_signal_mask(thread.mask);
 }
 
+void count_vm_exits() {
+    if (process.policy->stats) {
+        process.stats->vm_exits.fetch_add(engine::vm_exits(), std::memory_order_relaxed);
+    }
+}
+
 void release_thread(Thread& thread) {
     LockGuard guard(process.thread_lock);
     give_back(&thread);
@@ -328,6 +336,7 @@ long do_process(Call& call) {
         case SYS_exit:
             do_exit(call);
         case SYS_exit_group:
+            count_vm_exits();
             return pass(call);
         case SYS_set_tid_address:
             call.thread.clear_tid = a[0];

@@ -187,6 +187,7 @@ void prepare_signals(Thread& thread) {
 
 void die_of(int signal) {
     const SignalAction fatal{};
+    count_vm_exits();
     const uint64_t mask = ~signal_bit(signal);
     host_call(SYS_rt_sigaction, signal, &fatal, 0, kMaskSize);
     host_call(SYS_tgkill, process.pid, current().tid, signal);

@@ -59,7 +59,7 @@ struct Stats {
     std::atomic<uint64_t> processes;
     std::atomic<uint64_t> threads;
     std::atomic<uint64_t> signals;
-    std::atomic<uint64_t> page_faults;
+    std::atomic<uint64_t> vm_exits;  // of processes that have ended or executed another program
     std::array<std::atomic<uint64_t>, kSyscallCount> by_call;
     std::array<std::atomic<uint64_t>, kSyscallCount> denied_by_call;
 };

@@ -63,6 +63,7 @@ struct PolicyImage {
     bool strict_metadata = false;  // stat and the like need read access too
     bool trace = false;            // log every call
     bool quiet = false;            // no messages about refusals
+    bool stats = false;            // there will be a report
     uint16_t rule_count = 0;
     std::array<Rule, kMaxRules> rules{};  // longest path first
     std::array<char, kTextSize> text{};
