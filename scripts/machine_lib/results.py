@@ -32,8 +32,20 @@ def extract(archive, source, destination):
                 continue
             found = True
             rest = name[len(source.rstrip("/")):].lstrip("/")
-            place(tar, member, os.path.join(destination, rest) if rest else destination)
+            target = os.path.join(destination, rest) if rest else destination
+            check_inside(destination, target)
+            place(tar, member, target)
     return found
+
+
+def check_inside(destination, target):
+    """Raises MachineError when a link that the machine made would lead out of the destination."""
+    real = os.path.realpath(os.path.dirname(os.path.abspath(target)))
+    top = os.path.realpath(os.path.dirname(os.path.abspath(destination)))
+    if target != destination:
+        top = os.path.join(top, os.path.basename(destination))
+    if real != top and not real.startswith(top + os.sep):
+        raise MachineError(f"--copy-out: {target} would be written to {real}, through a link that the machine made")
 
 
 def place(tar, member, target):

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""The parts of scripts/machine that need no machine."""
+
+import io
+import os
+import pathlib
+import struct
+import subprocess
+import tarfile
+import tempfile
+import unittest
+
+import support  # noqa: F401  (finds machine_lib)
+
+from machine_lib import bootimage, cpio, kernel_log, payload, results
+from machine_lib.backends import kvm_probe
+from machine_lib.errors import MachineError
+
+BEGIN = f"[    1.0] {kernel_log.BEGIN}\n"
+
+
+class KernelLog(unittest.TestCase):
+    def test_complaints_are_found(self):
+        for line in ("WARNING: CPU: 0 PID: 1 at mm/slab.c:1", "BUG: unable to handle page fault for address: 0",
+                     "BUG dune_vcpu (Tainted: G    B): Objects remaining in dune_vcpu on __kmem_cache_shutdown()",
+                     "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!", "rcu: INFO: rcu_preempt detected stalls",
+                     "INFO: task x:1 blocked for more than 120 seconds.", "general protection fault: 0000 [#1]",
+                     "WARNING: possible circular locking dependency detected", "Kernel panic - not syncing: x",
+                     "WARNING: suspicious RCU usage", "BUG: sleeping function called from invalid context"):
+            self.assertEqual(len(kernel_log.complaints(f"{BEGIN}<4>[    2.0] {line}\n")), 1, line)
+
+    def test_ordinary_lines_are_not(self):
+        for line in ("dune: loading out-of-tree module taints kernel.", "dune: ready: VT-x",
+                     "dune: module verification failed: signature and/or required key missing - tainting kernel",
+                     "x[12]: segfault at 0 ip 0 sp 0 error 4 in x[1000]"):
+            self.assertEqual(kernel_log.complaints(f"{BEGIN}<6>[    2.0] {line}\n"), [], line)
+
+    def test_the_boots_are_not_the_runs(self):
+        self.assertEqual(kernel_log.complaints(f"[    0.1] WARNING: at boot\n{BEGIN}"), [])
+
+    def test_the_oom_killers_report_is_expected(self):
+        report = ("x invoked oom-killer: gfp_mask=0\nCall Trace:\n <TASK>\nMem-Info:\n"
+                  "Out of memory: Killed process 7 (x)\n")
+        self.assertEqual(kernel_log.complaints(BEGIN + report), [])
+        self.assertEqual(len(kernel_log.complaints(f"{BEGIN}{report}WARNING: after it\n")), 1)
+
+
+class Cpio(unittest.TestCase):
+    def test_the_archive_is_what_cpio_reads(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            root = pathlib.Path(scratch)
+            with open(root / "archive", "wb") as file:
+                archive = cpio.Archive(file)
+                archive.data("deep/er/file", b"content", 0o640)
+                archive.link("link", "deep/er/file")
+                archive.data("odd", b"x")
+                archive.close()
+            (root / "out").mkdir()
+            busybox = next((support.paths.cache() / "packages").glob("busybox-static_*/bin/busybox"))
+            with open(root / "archive", "rb") as file:
+                subprocess.run([busybox, "cpio", "-id"], stdin=file, cwd=root / "out", check=True, capture_output=True)
+            self.assertEqual((root / "out/deep/er/file").read_bytes(), b"content")
+            self.assertEqual((root / "out/deep/er/file").stat().st_mode & 0o777, 0o640)
+            self.assertEqual(os.readlink(root / "out/link"), "deep/er/file")
+
+    def test_equal_contents_are_equal_archives(self):
+        def build():
+            file = io.BytesIO()
+            archive = cpio.Archive(file)
+            archive.copy("tree", support.PROJECT / "scripts/machine_lib/boot")
+            archive.close()
+            return file.getvalue()
+        self.assertEqual(build(), build())
+
+
+class MemoryMap(unittest.TestCase):
+    def test_regions_do_not_overlap_and_the_memory_is_all_there(self):
+        for memory in (128, 512, 2048, 3072, 4096, 6144, 65536):
+            regions = sorted(bootimage.e820(memory))
+            for (start, size, _), (following, _, _) in zip(regions, regions[1:]):
+                self.assertLessEqual(start + size, following)
+            ram = sum(size for _, size, kind in regions if kind == bootimage.E820_RAM)
+            self.assertAlmostEqual(ram / bootimage.MIB, memory, delta=3)
+
+    def test_the_buffer_is_reserved(self):
+        for memory in (128, 512, 4096):
+            buffer = (bootimage.buffer_address(memory), bootimage.BUFFER_SIZE, bootimage.E820_RESERVED)
+            self.assertIn(buffer, bootimage.e820(memory))
+
+    def test_the_rom_is_one_the_bios_takes(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            rom = bootimage.boot_rom(0x1000200, pathlib.Path(scratch))
+        self.assertEqual((len(rom), rom[:3], sum(rom) & 0xff), (512, b"\x55\xaa\x01", 0))
+        self.assertEqual(struct.unpack_from("<I", rom, bootimage.ENTRY_OFFSET)[0], 0x1000200)
+
+
+class CopyOut(unittest.TestCase):
+    """A machine is not trusted with the host's files."""
+
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory(prefix="dune-test-")
+        self.addCleanup(scratch.cleanup)
+        self.scratch = pathlib.Path(scratch.name)
+
+    def archive(self, *members):
+        with tarfile.open(self.scratch / "tar", "w") as tar:
+            for name, link in members:
+                member = tarfile.TarInfo(name)
+                if link:
+                    member.type, member.linkname = tarfile.SYMTYPE, link
+                    tar.addfile(member)
+                else:
+                    member.size = 1
+                    tar.addfile(member, io.BytesIO(b"x"))
+        return self.scratch / "tar"
+
+    def test_nothing_is_written_elsewhere(self):
+        target = self.scratch / "out"
+        results.deliver(self.archive(("./data/../../escape", None), ("./data/file", None)), [f"/data:{target}"])
+        self.assertEqual([path.name for path in target.iterdir()], ["file"])
+        self.assertFalse((self.scratch / "escape").exists())
+
+    def test_nothing_is_written_through_a_link(self):
+        victim = self.scratch / "victim"
+        victim.write_text("safe")
+        target = self.scratch / "out"
+        results.deliver(self.archive(("./data/file", str(victim)), ("./data/file", None)), [f"/data:{target}"])
+        self.assertEqual(victim.read_text(), "safe")
+
+    def test_nothing_is_written_through_a_linked_directory(self):
+        victim = self.scratch / "victim"
+        victim.mkdir()
+        target = self.scratch / "out"
+        with self.assertRaises(MachineError):
+            results.deliver(self.archive(("./data/dir", str(victim)), ("./data/dir/file", None)), [f"/data:{target}"])
+        self.assertEqual(list(victim.iterdir()), [])
+
+    def test_what_is_missing_is_an_error(self):
+        with self.assertRaises(MachineError) as caught:
+            results.deliver(self.archive(("./data", None)), [f"/other:{self.scratch}/out"])
+        self.assertIn("/other", str(caught.exception))
+
+
+class Words(unittest.TestCase):
+    def test_pairs(self):
+        self.assertEqual(payload.split_pair("a"), ("a", None))
+        self.assertEqual(payload.split_pair("a:/b"), ("a", "/b"))
+        for text in ("", ":b", "a:"):
+            with self.assertRaises(MachineError):
+                payload.split_pair(text)
+
+    def test_only_the_hosts_own_files_are_taken_along(self):
+        self.assertEqual(payload.host_paths(["sh", "/", "/tmp", "/usr", "/dev/null", "/proc/self", __file__]), [__file__])
+
+
+class Probe(unittest.TestCase):
+    def test_no_device(self):
+        self.assertEqual(kvm_probe.unavailable("/no/such/device"), "there is no /no/such/device")
+
+    def test_not_a_kvm(self):
+        self.assertIn("does not work", kvm_probe.unavailable("/dev/null"))
+
+    def test_cpuid_without_vmx(self):
+        self.assertFalse(kvm_probe.has_vmx({(1, 0): (0, 0, 0xffffffff & ~kvm_probe.CPUID_1_ECX_VMX, 0)}))
+        self.assertTrue(kvm_probe.has_vmx({(1, 0): (0, 0, kvm_probe.CPUID_1_ECX_VMX, 0)}))
+        self.assertFalse(kvm_probe.has_vmx({}))
+
+
+if __name__ == "__main__":
+    unittest.main()
