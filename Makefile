@@ -18,7 +18,7 @@ MACHINE_ARGS ?=
 machine_args = --kernel $(KERNEL) --cpus $(CPUS) $(MACHINE_ARGS)
 
 .DEFAULT_GOAL := all
-.PHONY: all setup user module run shell test test-unit test-vm test-all bench bench-check fuzz \
+.PHONY: all setup user module run shell test test-unit test-vm test-all bench bench-check bench-baseline fuzz \
         install install-module format lint clean distclean help
 
 all: user module ## Build the library, programs, tests and the kernel module
@@ -51,10 +51,13 @@ test-vm: setup ## The tests in a machine, one row of the matrix: ROW=6.1-1cpu FI
 	@scripts/run-tests --row '$(or $(ROW),6.1-1cpu)' '$(FILTER)'
 
 bench: all ## The paper's tables beside today's Linux: build/bench/
-	@bench/run
+	@bench/run $(machine_args)
 
 bench-check: all ## Fail when a benchmark got worse than bench/baseline.json
-	@bench/run --check
+	@bench/run --check $(machine_args)
+
+bench-baseline: all ## Measure anew what bench-check compares with
+	@bench/run --baseline $(machine_args)
 
 fuzz: setup ## Fuzz the ELF reader, the image and the policy parsers (FUZZ_SECONDS=60 each)
 	@scripts/fuzz $(or $(FUZZ_SECONDS),60)

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+/**
+ * @file
+ * What the benchmarks count with: RDTSC. In the project's emulator, with one CPU, it counts
+ * instructions exactly; on hardware it counts reference cycles.
+ */
+#pragma once
+
+#include <cstdint>
+
+namespace bench {
+
+/** The counter, once everything before is done. Context: any. */
+[[gnu::always_inline]] inline std::uint64_t ticks() noexcept {
+    std::uint64_t low;
+    std::uint64_t high;
+    asm volatile("lfence\n\trdtsc" : "=a"(low), "=d"(high) : : "memory");
+    return low | high << 32;
+}
+
+/** What a tick is. */
+enum class Unit { Instructions, Cycles };
+
+/** Told by counting a stretch of code of known length: no hardware needs one tick for each. */
+Unit unit() noexcept;
+
+/** Ticks a second, on hardware: measured once against CLOCK_MONOTONIC. */
+double ticks_per_second() noexcept;
+
+}  // namespace bench

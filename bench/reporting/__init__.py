@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What becomes of the results of dune-bench."""
