@@ -56,19 +56,23 @@ def emulators_of(pid):
     return [int(child) for child in children if "bochs" in pathlib.Path(f"/proc/{child}/comm").read_text()]
 
 
-class Case(unittest.TestCase):
-    """A test with a scratch directory and a machine that is ready to start."""
+class Scratch(unittest.TestCase):
+    """A test with a scratch directory."""
+
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory(prefix="dune-test-")
+        self.addCleanup(scratch.cleanup)
+        self.scratch = pathlib.Path(scratch.name)
+
+
+class Case(Scratch):
+    """A test for which a machine is ready to start."""
 
     @classmethod
     def setUpClass(cls):
         result = run("--", "true")
         if result.returncode != 0:
             raise AssertionError(f"no machine: {result.stderr}")
-
-    def setUp(self):
-        scratch = tempfile.TemporaryDirectory(prefix="dune-test-")
-        self.addCleanup(scratch.cleanup)
-        self.scratch = pathlib.Path(scratch.name)
 
     def assert_status(self, result, status):
         """Fails with all that the program said."""

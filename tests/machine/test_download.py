@@ -5,12 +5,10 @@ apt is played by a script that keeps to apt's manner of failing; dpkg-deb is the
 """
 
 import os
-import pathlib
 import subprocess
-import tempfile
 import unittest
 
-import support  # noqa: F401  (finds machine_lib)
+import support
 
 from machine_lib import console, paths
 from machine_lib.apt import Apt
@@ -36,11 +34,9 @@ esac
 """
 
 
-class Download(unittest.TestCase):
+class Download(support.Scratch):
     def setUp(self):
-        scratch = tempfile.TemporaryDirectory(prefix="dune-test-")
-        self.addCleanup(scratch.cleanup)
-        self.scratch = pathlib.Path(scratch.name)
+        super().setUp()
         tools = self.scratch / "tools"
         tools.mkdir()
         for name in ("apt-get", "apt-cache"):

@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import unittest
 
-import support  # noqa: F401  (finds machine_lib)
+import support
 
 from machine_lib import bootimage, cpio, kernel_log, payload, results
 from machine_lib.backends import kvm_probe
@@ -94,13 +94,8 @@ class MemoryMap(unittest.TestCase):
         self.assertEqual(struct.unpack_from("<I", rom, bootimage.ENTRY_OFFSET)[0], 0x1000200)
 
 
-class CopyOut(unittest.TestCase):
+class CopyOut(support.Scratch):
     """A machine is not trusted with the host's files."""
-
-    def setUp(self):
-        scratch = tempfile.TemporaryDirectory(prefix="dune-test-")
-        self.addCleanup(scratch.cleanup)
-        self.scratch = pathlib.Path(scratch.name)
 
     def archive(self, *members):
         with tarfile.open(self.scratch / "tar", "w") as tar:
