@@ -96,9 +96,9 @@ void expect_refused(F&& access, int signal, int code, const char* where) {
     EXPECT_EQ(fault.code, code);
 }
 
-#define EXPECT_REFUSED(access, signal, code, where)          \
-    do {                                                     \
-        SCOPED_TRACE(#access);                               \
+#define EXPECT_REFUSED(access, signal, code, where)           \
+    do {                                                      \
+        SCOPED_TRACE(#access);                                \
         expect_refused([&] { access; }, signal, code, where); \
     } while (0)
 
@@ -119,9 +119,9 @@ TEST(Memory, MunmapAndMmapAtTheSamePlace) {
     for (int i = 0; i < 50; i++) {
         poke(p, 42);
         ASSERT_EQ(munmap(p, kPage), 0);
-        ASSERT_EQ(mmap(p, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-                       -1, 0),
-                  p);
+        ASSERT_EQ(
+            mmap(p, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+            p);
         EXPECT_EQ(peek(p), 0) << "new memory is zero";
     }
 }
@@ -229,8 +229,8 @@ TEST(Memory, SharedFile) {
     const int fd = mkstemp(path);
     unlink(path);
     ASSERT_EQ(ftruncate(fd, 3 * kPage), 0);
-    auto* p = static_cast<char*>(
-        mmap(nullptr, 2 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    auto* p =
+        static_cast<char*>(mmap(nullptr, 2 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
     poke(p, 'a');
     char byte = 0;
     EXPECT_EQ(pread(fd, &byte, 1, 0), 1);
@@ -251,8 +251,7 @@ TEST(Memory, SharedFile) {
 TEST(Memory, PrivateFile) {
     const int fd = memfd_create("private", MFD_CLOEXEC);
     ASSERT_EQ(pwrite(fd, "file", 4, 0), 4);
-    auto* p = static_cast<char*>(
-        mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0));
+    auto* p = static_cast<char*>(mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0));
     EXPECT_EQ(peek(p), 'f');
     EXPECT_EQ(pwrite(fd, "F", 1, 0), 1);
     EXPECT_EQ(peek(p), 'F');
@@ -267,8 +266,8 @@ TEST(Memory, PrivateFile) {
 TEST(Memory, PunchedHole) {
     const int fd = memfd_create("hole", MFD_CLOEXEC);
     ASSERT_EQ(ftruncate(fd, 4 * kPage), 0);
-    auto* p = static_cast<char*>(
-        mmap(nullptr, 4 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    auto* p =
+        static_cast<char*>(mmap(nullptr, 4 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
     poke(p + kPage, 9);
     ASSERT_EQ(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, kPage, kPage), 0);
     EXPECT_EQ(peek(p + kPage), 0);
@@ -382,7 +381,8 @@ uint64_t ept_faults() {
 TEST(Large, TransparentHugePages) {
     std::ofstream("/sys/kernel/mm/transparent_hugepage/enabled") << "madvise";
     char* area = map(18 * kHuge);
-    auto* p = reinterpret_cast<char*>((reinterpret_cast<uint64_t>(area) + kHuge - 1) & ~(kHuge - 1));
+    auto* p =
+        reinterpret_cast<char*>((reinterpret_cast<uint64_t>(area) + kHuge - 1) & ~(kHuge - 1));
     if (madvise(p, 16 * kHuge, MADV_HUGEPAGE) != 0) {
         GTEST_SKIP() << "no transparent huge pages";
     }
@@ -506,7 +506,8 @@ class Userfault : public testing::Test {
                 continue;
             }
             const uint64_t page = message.arg.pagefault.address & ~(kPage - 1);
-            std::memset(source, static_cast<int>('A' + (page - reinterpret_cast<uint64_t>(area_)) / kPage),
+            std::memset(source,
+                        static_cast<int>('A' + (page - reinterpret_cast<uint64_t>(area_)) / kPage),
                         kPage);
             uffdio_copy copy = {page, reinterpret_cast<uint64_t>(source), kPage, 0, 0};
             ioctl(fd_, UFFDIO_COPY, &copy);
