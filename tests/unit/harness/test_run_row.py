@@ -23,7 +23,8 @@ FAKE_MACHINE = r"""#!/usr/bin/env python3
 import sys, time
 args = sys.argv[1:]
 if args[0] == "headers":
-    sys.exit({headers_status})
+    print("{headers_says}")
+    sys.exit(1 if "{headers_says}" else 0)
 if args[0] == "module":
     sys.exit({module_status})
 if {boots} is False:
@@ -60,12 +61,12 @@ class RunRowTest(unittest.TestCase):
         module.mkdir(parents=True)
         (module / "dune.ko").write_text("")
 
-    def run_cases(self, *cases, optional=False, boots=True, headers_status=0, module_status=0,
+    def run_cases(self, *cases, optional=False, boots=True, headers_says="", module_status=0,
                   status=0, grace=30):
         (self.build_vm / "cases" / "a").write_text("\n".join(cases) + "\n")
         (self.build_vm / "tests.json").write_text(json.dumps([{"name": "a", "timeout": 1}]))
         machine = self.root / "machine"
-        machine.write_text(FAKE_MACHINE.format(boots=boots, headers_status=headers_status,
+        machine.write_text(FAKE_MACHINE.format(boots=boots, headers_says=headers_says,
                                                module_status=module_status, status=status))
         machine.chmod(0o755)
         row = matrix.Row("r", "6.1", optional=optional)
@@ -123,10 +124,14 @@ class RunRowTest(unittest.TestCase):
             self.run_cases("S.one", status=125)
 
     def test_optional_kernel_that_cannot_be_had(self):
-        self.run_cases("S.one", optional=True, headers_status=1)
+        self.run_cases("S.one", optional=True, headers_says="trixie has no kernel 7.3 any more")
         status, text = self.look_up("S.one")
         self.assertEqual(status, 77)
         self.assertIn("can't be had", text)
+
+    def test_optional_kernel_with_a_fault_in_its_unpacking(self):
+        with self.assertRaisesRegex(run_row.RowError, "No such file"):
+            self.run_cases("S.one", optional=True, headers_says="No such file: vmlinuz")
 
     def test_optional_kernel_with_a_module_that_does_not_build(self):
         with self.assertRaisesRegex(run_row.RowError, "no module"):
@@ -134,7 +139,7 @@ class RunRowTest(unittest.TestCase):
 
     def test_needed_kernel_that_cannot_be_had(self):
         with self.assertRaisesRegex(run_row.RowError, "no module"):
-            self.run_cases("S.one", headers_status=1)
+            self.run_cases("S.one", headers_says="cannot fetch packages")
 
 
 if __name__ == "__main__":
