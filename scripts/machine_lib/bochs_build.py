@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Building Bochs 3.0, patched, into the cache."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import time
 
-from . import paths
+from . import emulator, paths
 from .apt import Apt
 from .console import call, failed, say
 from .errors import MachineError
@@ -17,6 +18,7 @@ from .errors import MachineError
 PATCH = paths.LIBRARY / "bochs/bochs-3.0.patch"
 HOSTIO = paths.LIBRARY / "bochs/hostio.h"
 VERSION = "3.0"
+PROGRESS_SECONDS = 10
 
 CONFIGURE = """
 --enable-x86-64 --enable-cpu-level=6 --enable-vmx=2 --enable-smp --enable-avx --enable-evex --enable-memtype
@@ -49,7 +51,7 @@ def is_built():
 def ensure():
     """The directory of the emulator and its BIOS, built when it is missing."""
     if not is_built():
-        with paths.locked("bochs"):
+        with paths.locked("bochs", waiting=lambda: say("waiting for another start, which builds the emulator")):
             if not is_built():
                 build()
     return directory()
@@ -88,17 +90,16 @@ def firmware(target):
 def compile_with_progress(source, log):
     """Runs make and says every ten seconds how many files are done."""
     total = sum(1 for path in source.rglob("*.cc") if "gui" not in path.parts)
-    output = []
-    done, said = 0, time.monotonic()
-    with open(log, "ab") as file, subprocess.Popen(
-            ["make", f"-j{os.cpu_count()}"], cwd=source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, env={**os.environ, "LC_ALL": "C"}) as make:
-        for line in make.stdout:
-            file.write(line)
-            output.append(line.decode(errors="replace"))
-            done += b" -c " in line
-            if time.monotonic() - said > 10:
-                said = time.monotonic()
-                say(f"  {min(done, total)} of about {total} files compiled")
+    with open(log, "ab") as file:
+        make = emulator.start(["make", f"-j{os.cpu_count()}"], file, {"LC_ALL": "C"}, directory=source)
+    try:
+        while make.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                make.wait(PROGRESS_SECONDS)
+                break
+            done = sum(1 for _ in source.rglob("*.o"))
+            say(f"  {min(done, total)} of about {total} files compiled")
+    finally:
+        emulator.stop(make)
     if make.returncode != 0:
-        raise MachineError(failed("cannot compile Bochs", "".join(output), log))
+        raise MachineError(failed("cannot compile Bochs", log.read_text(errors="replace"), log))

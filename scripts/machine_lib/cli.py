@@ -127,7 +127,7 @@ def do_list(_options):
 
 def do_clean(_options):
     """clean: empties the cache when no machine uses it."""
-    with paths.locked("in-use"):
+    with paths.locked("in-use", waiting=lambda: console.say("waiting for the end of the machines that run")):
         for entry in paths.cache().iterdir():
             if entry.name == "locks":
                 continue

@@ -18,10 +18,14 @@ LIBRARY = pathlib.Path(__file__).resolve().parent
 PROJECT = LIBRARY.parent.parent
 
 
+def cache_path():
+    """Where the cache directory is, or will be."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "dune"
+
+
 def cache():
     """The cache directory, made when it is missing."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    directory = pathlib.Path(base) / "dune"
+    directory = cache_path()
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     return directory
@@ -43,19 +47,26 @@ def disk_errors(directory):
 
 def no_space(directory):
     """The message for a full disk."""
+    variable = "XDG_CACHE_HOME" if pathlib.Path(directory).is_relative_to(cache_path()) else "TMPDIR"
     return (f"no disk space left in {directory}: free some (a whole cache takes 2 GiB), "
-            "or set XDG_CACHE_HOME to a directory on another disk")
+            f"or set {variable} to a directory on another disk")
 
 
 @contextlib.contextmanager
-def locked(name, shared=False):
-    """Holds the lock of this name among all processes that use the cache."""
+def locked(name, shared=False, waiting=None):
+    """Holds the lock of this name among all processes that use the cache; waiting(), if given, is called before a wait."""
     directory = cache() / "locks"
     with disk_errors(directory):
         directory.mkdir(exist_ok=True)
         descriptor = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                waiting()
+            fcntl.flock(descriptor, kind)
         yield
     finally:
         os.close(descriptor)
