@@ -337,6 +337,18 @@ TEST(Fire, Compaction) {
     });
 }
 
+uint64_t pages_swapped_out() {
+    std::ifstream file("/proc/vmstat");
+    std::string name;
+    uint64_t value = 0;
+    while (file >> name >> value) {
+        if (name == "pswpout") {
+            return value;
+        }
+    }
+    return 0;
+}
+
 TEST(Fire, Pageout) {
     // MADV_PAGEOUT writes to swap what the guest works on.
     char path[] = "/tmp/swap-XXXXXX";
@@ -360,10 +372,12 @@ TEST(Fire, Pageout) {
         GTEST_SKIP() << "no zram to swap to";
     }
     Fire fire;
+    const uint64_t before = pages_swapped_out();
     fire.run([&] {
         madvise(fire.area, fire.size(), 21 /* MADV_PAGEOUT */);
         usleep(2000);
     });
+    EXPECT_GT(pages_swapped_out(), before);
     EXPECT_EQ(swapoff("/dev/zram0"), 0);
     std::ofstream("/sys/block/zram0/reset") << "1";
 }
