@@ -44,6 +44,7 @@ def add_run(sub):
     sub.add_argument("--timeout", type=float, default=0, metavar="S", help="seconds until the machine is stopped")
     sub.add_argument("--keep", action="store_true", help="leave dune.ko loaded when the command has ended")
     sub.add_argument("--dmesg", metavar="FILE", help="write the machine's whole kernel log to a file")
+    sub.add_argument("--emulator-log", metavar="FILE", help="write the emulator's own log, as why a VM entry failed")
     sub.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND…")
 
 

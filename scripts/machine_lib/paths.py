@@ -27,7 +27,10 @@ def cache():
     """The cache directory, made when it is missing."""
     directory = cache_path()
     with disk_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+            raise PermissionError(errno.EACCES, error.strerror) from error
     return directory
 
 

@@ -26,6 +26,7 @@ class Request:
     timeout: float = 0
     keep: bool = False
     dmesg: str = None
+    emulator_log: str = None
     build_dir: pathlib.Path = None
     interactive: bool = False
 
