@@ -5,8 +5,8 @@
  * come onto the program's.
  */
 #include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
@@ -43,14 +43,19 @@ void run(Thread& thread) noexcept {
     dune_vcpu_page& page = *thread.page;
     if (page.pending_any == 0)
         page.flags |= DUNE_RUN_FAST;
-    if (page.exit == DUNE_EXIT_BOUNCE && page.progress == 0) {
-        // A way in that cannot sleep: else what made us bounce may do so for ever.
-        asm volatile("mov (%%rax), %%al" ::"a"(thread.door_map) : "memory");
-        if (page.exit != 0)
-            return;
-    }
-    const long ret = sys(SYS_ioctl, thread.vcpu_fd, DUNE_RUN, 0);
-    if (ret != 0 && ret != -EINTR) {
+    // What made us bounce without a step in the guest may do so for ever on a way in that sleeps.
+    const bool stuck = page.exit == DUNE_EXIT_BOUNCE && page.progress == 0;
+    page.exit = 0;
+    if (!stuck)
+        sys(SYS_lseek, thread.vcpu_fd, DUNE_RUN, SEEK_DATA);
+    if (page.exit != 0)
+        return;
+    // A way in that neither a tracer nor a filter of system calls sees.
+    asm volatile("mov (%%rax), %%al" ::"a"(thread.door_map) : "memory");
+    if (page.exit != 0)
+        return;
+    const long ret = sys(SYS_lseek, thread.vcpu_fd, DUNE_RUN, SEEK_DATA);
+    if (page.exit == 0) {
         complain("the kernel module refuses to run this thread (error %ld)", -ret);
         sys(SYS_exit_group, 1);
     }
