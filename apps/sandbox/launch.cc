@@ -186,6 +186,7 @@ int open_command(const Options& options, const std::string& found) {
 // Loads the program and runs it. Returns only if that failed.
 int run() {
     process.pid = getpid();
+    process.stats->add_process(process.pid);
     first_thread.tid = process.pid;
     process.exe.assign(image.text);
     prctl(PR_SET_NAME, image.comm);

@@ -28,8 +28,8 @@ struct Options {
 // printed, or a message).
 bool parse_options(int argc, char** argv, Options& options, int* status);
 
-// The policy that the options ask for. `program` is the file of the command, empty if it was not found:
-// it may be read in any case. On an error prints one line and returns false.
+// The policy that the options ask for. `program` is the file of the command, empty if it was not
+// found: it may be read in any case. On an error prints one line and returns false.
 bool make_policy(const Options& options, const std::string& program, PolicyImage& image);
 
 }  // namespace dune::sandbox

@@ -336,6 +336,10 @@ long catch_signal(int signal, uint64_t flags) {
     return user::catch_signal(signal, flags);
 }
 
+long leave_signal(int signal, const void* action) {
+    return host_call(SYS_rt_sigaction, signal, action, 0, sizeof(uint64_t));
+}
+
 void set_signal_mask(uint64_t mask) {
     host_call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof(mask));
 }

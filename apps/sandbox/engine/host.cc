@@ -371,6 +371,11 @@ long catch_signal(int signal, uint64_t flags) {
     return install_handler(signal, flags, ~0ull);
 }
 
+long leave_signal(int signal, const void* action) {
+    // SIGSYS is how system calls come here.
+    return signal == SIGSYS ? 0 : host_call(SYS_rt_sigaction, signal, action, 0, sizeof(uint64_t));
+}
+
 void set_signal_mask(uint64_t mask) {
     mask &= ~signal_bit(SIGSYS);
     host_call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof(mask));

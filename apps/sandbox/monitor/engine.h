@@ -70,6 +70,10 @@ long blocking_call(long number, const uint64_t args[6]);
 // not restarted. `flags`: SA_NOCLDSTOP, SA_NOCLDWAIT. 0 or a negative errno. Context: trap.
 long catch_signal(int signal, uint64_t flags);
 
+// Gives a signal its default action, or ignores it, as rt_sigaction(2). `action` is the kernel's
+// structure. 0 or a negative errno. Context: trap.
+long leave_signal(int signal, const void* action);
+
 // Gives the calling thread the signal mask of ring 3. Context: trap.
 void set_signal_mask(uint64_t mask);
 

@@ -214,6 +214,10 @@ long canonical_path(Thread& thread, PathBuffer& path, bool follow) {
         if (last && !follow) {
             continue;
         }
+        const int own = own_descriptor(done.view());
+        if (own >= 0 && is_reserved(static_cast<unsigned>(own))) {
+            return -ENOENT;
+        }
         const long n = read_link(done, thread.link, sizeof(thread.link));
         if (n == -EINVAL || (n == -ENOENT && last)) {
             continue;
@@ -223,7 +227,7 @@ long canonical_path(Thread& thread, PathBuffer& path, bool follow) {
         }
         // A descriptor that has no path (a pipe, a deleted file) stays as its name in /proc.
         const std::string_view text(thread.link, static_cast<size_t>(n));
-        if (own_descriptor(done.view()) >= 0 &&
+        if (own >= 0 &&
             (!text.starts_with('/') || text.ends_with(kDeleted))) {
             if (!last) {
                 return -ENOTDIR;

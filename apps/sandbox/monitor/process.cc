@@ -99,6 +99,7 @@ void begin_process(Thread& thread) {
     thread.robust_list = 0;
     thread.queue_head.store(thread.queue_tail.load());  // pending signals are not inherited
     process.stats->processes.fetch_add(1, std::memory_order_relaxed);
+    process.stats->add_process(process.pid);
 }
 
 void clear_handlers() {
@@ -141,6 +142,9 @@ long make_process(Call& call, const CloneRequest& request) {
     process.signal_lock.unlock();
     process.fd_lock.unlock();
     process.memory_lock.unlock();
+    if (pid > 0) {
+        process.stats->add_process(pid);  // it may have ended already, but is not yet waited for
+    }
     if (pid > 0 && (request.flags & CLONE_PARENT_SETTID) != 0) {
         const uint32_t tid = static_cast<uint32_t>(pid);
         engine::copy_out(request.parent_tid, &tid, sizeof(tid));

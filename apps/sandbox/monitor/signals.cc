@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "monitor/dispatch.h"
@@ -33,7 +34,7 @@ long install(int signal, const SignalAction& action) {
         return engine::catch_signal(
             signal, action.flags & static_cast<uint64_t>(SA_NOCLDSTOP | SA_NOCLDWAIT));
     }
-    return host_call(SYS_rt_sigaction, signal, &action, 0, kMaskSize);
+    return engine::leave_signal(signal, &action);
 }
 
 long do_sigaction(const uint64_t a[6]) {
@@ -110,19 +111,41 @@ long with_mask(Call& call, unsigned which) {
     return result;
 }
 
-// A signal sent by number: to this process, or to one that it started.
+// True if the sandbox has such a process, and so the program may send it signals.
+bool is_ours(int64_t pid) {
+    return pid == process.pid || (pid > 0 && process.stats->has_process(pid));
+}
+
+// kill(2): a process of the sandbox, or a group that one leads.
+bool may_kill(int64_t pid) {
+    if (pid == 0) {
+        return is_ours(host_call(SYS_getpgid, 0));
+    }
+    return pid < -1 ? is_ours(-pid) : pid > 0 && is_ours(pid);
+}
+
+// A descriptor of a process: one from pidfd_open(2) or clone(2), which is of the sandbox, not a
+// directory of /proc, which may be of any.
+bool is_pidfd(uint64_t fd) {
+    struct stat info;
+    return host_call(SYS_fstat, fd, &info) == 0 && !S_ISDIR(info.st_mode);
+}
+
+// A signal sent by number.
 long do_send(Call& call) {
+    const int pid = static_cast<int>(call.args[0]);
     switch (call.number) {
         case SYS_tgkill:
         case SYS_rt_tgsigqueueinfo:
-            if (static_cast<int>(call.args[0]) != process.pid) {
-                return -EPERM;
-            }
-            return pass(call);
+            return is_ours(pid) ? pass(call) : -EPERM;
         case SYS_tkill:
             return host_call(SYS_tgkill, process.pid, call.args[0], call.args[1]);
+        case SYS_pidfd_send_signal:
+            return is_pidfd(call.args[0]) ? pass(call) : -EPERM;
+        case SYS_pidfd_open:
+            return is_ours(pid) ? pass(call) : -EPERM;
         default:
-            return pass(call);
+            return may_kill(pid) ? pass(call) : -EPERM;
     }
 }
 
@@ -271,6 +294,7 @@ long do_signals(Call& call) {
         case SYS_rt_sigqueueinfo:
         case SYS_rt_tgsigqueueinfo:
         case SYS_pidfd_send_signal:
+        case SYS_pidfd_open:
             return do_send(call);
         default:
             return -ENOSYS;

@@ -60,6 +60,15 @@ struct Stats {
     std::atomic<uint64_t> threads;
     std::atomic<uint64_t> signals;
     std::atomic<uint64_t> vm_exits;  // of processes that have ended or executed another program
+    // The processes of the sandbox, a bit for each pid (Linux has at most 2^22). One that is killed
+    // keeps its bit.
+    static constexpr int64_t kMaxPid = 1 << 22;
+    std::array<std::atomic<uint64_t>, kMaxPid / 64> pids;
+    void add_process(int64_t pid) { pids[pid / 64].fetch_or(1ull << pid % 64); }
+    bool has_process(int64_t pid) const {
+        return pid < kMaxPid && (pids[pid / 64].load() >> pid % 64 & 1) != 0;
+    }
+
     std::array<std::atomic<uint64_t>, kSyscallCount> by_call;
     std::array<std::atomic<uint64_t>, kSyscallCount> denied_by_call;
 };

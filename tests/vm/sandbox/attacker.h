@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+
+#ifndef DUNE_TESTS_VM_SANDBOX_ATTACKER_H
+#define DUNE_TESTS_VM_SANDBOX_ATTACKER_H
+
+#include <cstddef>
+#include <vector>
+
+namespace dune::sandbox_test {
+
+// Reports that something worked that must not.
+void escaped(const char* what, unsigned long where);
+
+// A mapping of the runtime, as /proc/self/maps tells.
+struct Target {
+    unsigned long at;
+    size_t size;
+    bool readable, writable;
+};
+std::vector<Target> runtime_memory();
+
+// attack_memory.cc
+void attack_memory(const char*);
+void attack_pointers(const char*);
+void attack_mappings(const char*);
+// attack_cpu.cc
+void attack_instructions(const char*);
+// attack_calls.cc
+void attack_descriptors(const char*);
+void attack_calls(const char*);
+void attack_signals(const char*);
+void attack_robust_list(const char*);
+// attack_races.cc
+void attack_paths(const char* secret);
+void attack_path_race(const char* secret);
+void attack_iovec_race(const char*);
+// attack_random.cc
+void attack_random(const char* seed);
+
+}  // namespace dune::sandbox_test
+
+#endif
