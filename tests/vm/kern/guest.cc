@@ -57,7 +57,10 @@ void note_handler(bool restarts) {
     handlers_that_restart = handlers_that_restart + restarts;
 }
 
-long host_call(long nr, long a, long b, long c, long d, long e, long f) {
+// In line: after a vfork() the child goes on with the parent's stack, so the parent must not
+// return over a frame that the child has used since.
+[[gnu::always_inline]] inline long raw_call(long nr, long a, long b, long c, long d, long e,
+                                            long f) {
     long result;
     register long r10 asm("r10") = d;
     register long r8 asm("r8") = e;
@@ -67,6 +70,10 @@ long host_call(long nr, long a, long b, long c, long d, long e, long f) {
                  : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
                  : "rcx", "r11", "memory");
     return result;
+}
+
+long host_call(long nr, long a, long b, long c, long d, long e, long f) {
+    return raw_call(nr, a, b, c, d, e, f);
 }
 
 // By system call: not every CPU has RDFSBASE.
@@ -347,8 +354,8 @@ void Vcpu::do_call(const Options& options, int handlers_before) {
     }
     const dune_vcpu_page snapshot = *page_;
     const uint64_t fs_base = read_fs_base();
-    const long pid = host_call(nr, static_cast<long>(r.rdi), 0, static_cast<long>(r.rdx),
-                               static_cast<long>(r.r10));
+    const long pid = raw_call(nr, static_cast<long>(r.rdi), 0, static_cast<long>(r.rdx),
+                              static_cast<long>(r.r10), 0, 0);
     if (pid == 0) {
         go_on_in_child(snapshot, fs_base, options);
     }

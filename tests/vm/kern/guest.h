@@ -139,8 +139,8 @@ class Vcpu {
 
   private:
     void do_call(const Options& options, int handlers_before);
-    [[noreturn]] void go_on_in_child(dune_vcpu_page snapshot, uint64_t fs_base,
-                                     const Options& options);
+    [[noreturn, gnu::noinline]] void go_on_in_child(dune_vcpu_page snapshot, uint64_t fs_base,
+                                                    const Options& options);
 
     int fd_ = -1;
     int pid_ = 0;

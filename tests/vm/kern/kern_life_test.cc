@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: MIT
+//
+// The life of processes that use Dune: fork, vfork, exec, exit, kill, and many at once. The
+// runner unloads the module after each case, which shows that nothing is left.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "guest.h"
+#include "traps.h"
+
+namespace {
+
+using guest::call;
+using guest::End;
+using guest::Machine;
+using guest::map;
+using guest::Options;
+
+constexpr size_t kPage = 4096;
+
+long arg(const void* pointer) {
+    return reinterpret_cast<long>(pointer);
+}
+
+int wait_status(pid_t pid) {
+    int status = -1;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    return status;
+}
+
+template <typename F>
+int status_of(F&& child) {
+    const pid_t pid = fork();
+    if (pid == 0) {
+        child();
+        _exit(99);
+    }
+    return wait_status(pid);
+}
+
+TEST(Life, ForkFromTheGuestGoesOnInBoth) {
+    char* shared = static_cast<char*>(
+        mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    char* own = map(kPage);
+    long status = 0;
+    const End end = guest::enter([&] {
+        *own = 1;
+        const long pid = call(SYS_fork);
+        if (pid == 0) {
+            *own = 2;
+            *shared = 7;
+            call(SYS_exit_group, *own);
+        }
+        call(SYS_wait4, pid, arg(&status), 0, 0);
+    });
+    ASSERT_TRUE(end.left()) << end;
+    EXPECT_EQ(WEXITSTATUS(status), 2);
+    EXPECT_EQ(*own, 1);
+    EXPECT_EQ(*shared, 7);
+}
+
+TEST(Life, ForkBranchesTwentyTimes) {
+    const End end = guest::enter([] {
+        for (int i = 0; i < 20; i++) {
+            const long pid = call(SYS_fork);
+            if (pid != 0) {
+                int status = -1;
+                call(SYS_wait4, pid, arg(&status), 0, 0);
+                if (i == 0 && status != 20 << 8) {
+                    guest::leave(static_cast<uint64_t>(status));
+                }
+                if (i > 0) {
+                    call(SYS_exit_group, status >> 8);
+                }
+                return;
+            }
+        }
+        call(SYS_exit_group, 20);
+    });
+    ASSERT_TRUE(end.left()) << end;
+    EXPECT_EQ(end.argument, 0U);
+}
+
+TEST(Life, Vfork) {
+    volatile int shared = 0;
+    int status = 0;
+    const End end = guest::enter([&] {
+        const long pid = call(SYS_vfork);
+        if (pid == 0) {
+            shared = 5;
+            call(SYS_exit_group, 3);
+        }
+        call(SYS_wait4, pid, arg(&status), 0, 0);
+    });
+    ASSERT_TRUE(end.left()) << end;
+    EXPECT_EQ(shared, 5) << "the memory is one";
+    EXPECT_EQ(WEXITSTATUS(status), 3);
+}
+
+TEST(Life, ExecFromTheGuest) {
+    const char* const argv[] = {"sh", "-c", "exit 17", nullptr};
+    const int status =
+        status_of([&] { guest::enter([&] { call(SYS_execve, arg("/bin/sh"), arg(argv), 0); }); });
+    EXPECT_EQ(WEXITSTATUS(status), 17);
+}
+
+TEST(Life, AFailedExecReturns) {
+    long result = 0;
+    const char* const argv[] = {"x", nullptr};
+    EXPECT_TRUE(
+        guest::enter([&] { result = call(SYS_execve, arg("/no/such"), arg(argv), 0); }).left());
+    EXPECT_EQ(result, -ENOENT);
+}
+
+TEST(Life, ExecOfOneThreadEndsTheOthers) {
+    const int status = status_of([] {
+        std::thread([] {
+            guest::enter([] {
+                for (;;) {
+                    asm volatile("");
+                }
+            });
+        }).detach();
+        usleep(50'000);
+        const char* const argv[] = {"sh", "-c", "exit 18", nullptr};
+        guest::enter([&] { call(SYS_execve, arg("/bin/sh"), arg(argv), 0); });
+    });
+    EXPECT_EQ(WEXITSTATUS(status), 18);
+}
+
+TEST(Life, ExitGroupEndsAllThreads) {
+    const int status = status_of([] {
+        for (int i = 0; i < 3; i++) {
+            std::thread([i] {
+                guest::enter([i] {
+                    for (;;) {
+                        if (i == 1) {
+                            asm volatile("sti\n hlt");
+                        } else if (i == 2) {
+                            call(SYS_sched_yield);
+                        }
+                    }
+                });
+            }).detach();
+        }
+        usleep(50'000);
+        guest::enter([] { call(SYS_exit_group, 6); });
+    });
+    EXPECT_EQ(WEXITSTATUS(status), 6);
+}
+
+TEST(Life, ExitOfOneThreadAlone) {
+    static std::atomic<int> alive;
+    const int status = status_of([] {
+        std::thread([] {
+            guest::enter([] {
+                alive = 1;
+                call(SYS_exit, 0);
+            });
+        }).detach();
+        usleep(100'000);
+        _exit(alive == 1 && guest::enter([] {}).left() ? 5 : 1);
+    });
+    EXPECT_EQ(WEXITSTATUS(status), 5);
+}
+
+// --- kill -9 ---
+
+template <typename F>
+void expect_killable(F&& guest_code, int threads = 1) {
+    for (const int delay : {3'000, 20'000, 60'000}) {
+        const pid_t pid = fork();
+        if (pid == 0) {
+            for (int i = 1; i < threads; i++) {
+                std::thread([&] { guest::enter(guest_code); }).detach();
+            }
+            guest::enter(guest_code);
+            _exit(99);
+        }
+        usleep(static_cast<unsigned>(delay) + 30'000);
+        kill(pid, SIGKILL);
+        const int status = wait_status(pid);
+        EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << std::hex << status;
+    }
+}
+
+TEST(Kill, InTheGuest) {
+    expect_killable(
+        [] {
+            for (;;) {
+                asm volatile("");
+            }
+        },
+        3);
+}
+
+TEST(Kill, InSystemCalls) {
+    expect_killable(
+        [] {
+            for (;;) {
+                call(SYS_getpid);
+                guest::slow_call(SYS_getpid);
+            }
+        },
+        3);
+}
+
+TEST(Kill, InASleepingCall) {
+    expect_killable([] { call(SYS_pause); });
+    expect_killable([] {
+        const timespec long_time = {1000, 0};
+        call(SYS_nanosleep, arg(&long_time), 0);
+    });
+}
+
+TEST(Kill, InEptFaults) {
+    char* p = map(64 << 20);
+    madvise(p, 64 << 20, MADV_NOHUGEPAGE);
+    expect_killable([&] {
+        for (;;) {
+            for (size_t i = 0; i < 32 << 20; i += kPage) {
+                p[i] = 1;
+            }
+            call(SYS_madvise, arg(p), 64 << 20, MADV_DONTNEED);
+        }
+    });
+}
+
+TEST(Kill, InMunmapByAnotherThread) {
+    for (int i = 0; i < 3; i++) {
+        const pid_t pid = fork();
+        if (pid == 0) {
+            char* p = map(8 << 20);
+            madvise(p, 8 << 20, MADV_NOHUGEPAGE);
+            std::thread([p] {
+                for (;;) {
+                    mmap(p, 8 << 20, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+                }
+            }).detach();
+            guest::enter([p] {
+                for (;;) {
+                    for (size_t j = 0; j < 8 << 20; j += kPage) {
+                        p[j] = 1;
+                    }
+                }
+            });
+            _exit(99);
+        }
+        usleep(100'000);
+        kill(pid, SIGKILL);
+        const int status = wait_status(pid);
+        EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << std::hex << status;
+    }
+}
+
+TEST(Kill, ASignalWithoutAHandlerKills) {
+    const int status = status_of([] {
+        alarm(1);
+        guest::enter([] {
+            for (;;) {
+                asm volatile("");
+            }
+        });
+    });
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) << status;
+}
+
+TEST(Kill, StopAndContinue) {
+    const pid_t pid = fork();
+    if (pid == 0) {
+        const End end = guest::enter([] {
+            for (int i = 0; i < 300; i++) {
+                const timespec moment = {0, 1'000'000};
+                call(SYS_nanosleep, arg(&moment), 0);
+            }
+        });
+        _exit(end.left() ? 4 : 1);
+    }
+    for (int i = 0; i < 3; i++) {
+        usleep(30'000);
+        kill(pid, SIGSTOP);
+        int status = 0;
+        waitpid(pid, &status, WUNTRACED);
+        EXPECT_TRUE(WIFSTOPPED(status));
+        kill(pid, SIGCONT);
+    }
+    EXPECT_EQ(WEXITSTATUS(wait_status(pid)), 4);
+}
+
+// --- memory limits ---
+
+class Cgroup {
+  public:
+    explicit Cgroup(const std::string& name) : path_("/sys/fs/cgroup/" + name) {
+        static_cast<void>(!system(
+            "grep -q ' /sys/fs/cgroup ' /proc/mounts || mount -t cgroup2 none /sys/fs/cgroup"));
+        std::ofstream("/sys/fs/cgroup/cgroup.subtree_control") << "+memory";
+        ok_ = mkdir(path_.c_str(), 0755) == 0 && access((path_ + "/memory.max").c_str(), W_OK) == 0;
+    }
+    ~Cgroup() { rmdir(path_.c_str()); }
+    bool ok() const { return ok_; }
+    void set(const char* file, const std::string& value) const {
+        std::ofstream(path_ + "/" + file) << value;
+    }
+    uint64_t get(const char* file) const {
+        uint64_t value = 0;
+        std::ifstream(path_ + "/" + file) >> value;
+        return value;
+    }
+
+  private:
+    std::string path_;
+    bool ok_ = false;
+};
+
+TEST(Cgroups, OomKillInTheGuest) {
+    const Cgroup group("dune-oom");
+    if (!group.ok()) {
+        GTEST_SKIP() << "no memory cgroups";
+    }
+    group.set("memory.max", "16777216");
+    group.set("memory.swap.max", "0");
+    const int status = status_of([&] {
+        group.set("cgroup.procs", "0");
+        char* p = map(64 << 20);
+        guest::enter([&] {
+            for (size_t i = 0; i < 64 << 20; i += kPage) {
+                p[i] = 1;
+            }
+        });
+    });
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << std::hex << status;
+}
+
+TEST(Cgroups, EptTablesAreCharged) {
+    const Cgroup group("dune-charge");
+    if (!group.ok()) {
+        GTEST_SKIP() << "no memory cgroups";
+    }
+    // Reading one page of each 2 MiB of an untouched area costs a page table and an EPT table
+    // each, and no memory: only the tables are charged.
+    int pipes[2][2];
+    ASSERT_EQ(pipe(pipes[0]) | pipe(pipes[1]), 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        group.set("cgroup.procs", "0");
+        char byte = 0;
+        constexpr size_t kSize = 256UL << 21;
+        char* p = map(kSize, PROT_READ, MAP_NORESERVE);
+        madvise(p, kSize, MADV_NOHUGEPAGE);
+        for (size_t i = 0; i < kSize; i += 2 << 20) {
+            static_cast<void>(*const_cast<volatile char*>(p + i));
+        }
+        static_cast<void>(!write(pipes[0][1], "x", 1));
+        static_cast<void>(!read(pipes[1][0], &byte, 1));
+        guest::enter([&] {
+            for (size_t i = 0; i < kSize; i += 2 << 20) {
+                static_cast<void>(*const_cast<volatile char*>(p + i));
+            }
+        });
+        static_cast<void>(!write(pipes[0][1], "x", 1));
+        static_cast<void>(!read(pipes[1][0], &byte, 1));
+        _exit(Machine::get().stats().ept_bytes >= 256 * kPage ? 0 : 1);
+    }
+    char byte;
+    ASSERT_EQ(read(pipes[0][0], &byte, 1), 1);
+    const uint64_t before = group.get("memory.current");
+    ASSERT_EQ(write(pipes[1][1], "x", 1), 1);
+    ASSERT_EQ(read(pipes[0][0], &byte, 1), 1);
+    const uint64_t after = group.get("memory.current");
+    ASSERT_EQ(write(pipes[1][1], "x", 1), 1);
+    EXPECT_EQ(wait_status(pid), 0);
+    EXPECT_GE(after - before, 200 * kPage);
+}
+
+// --- many ---
+
+TEST(Many, ProcessesOneAfterTheOther) {
+    for (int i = 0; i < 100; i++) {
+        ASSERT_EQ(status_of([] { _exit(guest::enter([] { call(SYS_getpid); }).left() ? 0 : 1); }),
+                  0)
+            << i;
+    }
+}
+
+uint64_t available() {
+    std::ifstream file("/proc/meminfo");
+    std::string name, unit;
+    for (uint64_t value; file >> name >> value >> unit;) {
+        if (name == "MemAvailable:") {
+            return value * 1024;
+        }
+    }
+    return 0;
+}
+
+TEST(Many, ThousandThreadsInHundredProcesses) {
+    int ready[2], go[2];
+    ASSERT_EQ(pipe(ready) | pipe(go), 0);
+    std::vector<pid_t> pids;
+    const uint64_t before = available();
+    for (int p = 0; p < 100; p++) {
+        const pid_t pid = fork();
+        if (pid == 0) {
+            close(go[1]);
+            std::atomic<int> inside = 0;
+            std::vector<std::thread> threads;
+            for (int t = 0; t < 10; t++) {
+                threads.emplace_back([&] {
+                    char nothing;
+                    const End left = guest::enter([&] {
+                        inside++;
+                        call(SYS_read, go[0], arg(&nothing), 1);
+                    });
+                    if (!left.left()) {
+                        _exit(1);
+                    }
+                });
+            }
+            while (inside < 10) {
+                usleep(10'000);
+            }
+            static_cast<void>(!write(ready[1], "x", 1));
+            for (std::thread& thread : threads) {
+                thread.join();
+            }
+            _exit(Machine::get().stats().entries >= 10 ? 0 : 2);
+        }
+        ASSERT_GT(pid, 0);
+        pids.push_back(pid);
+    }
+    for (int p = 0; p < 100; p++) {
+        char byte;
+        ASSERT_EQ(read(ready[0], &byte, 1), 1);
+    }
+    const uint64_t during = available();
+    close(go[0]);
+    close(go[1]);
+    for (const pid_t pid : pids) {
+        EXPECT_EQ(wait_status(pid), 0);
+    }
+    std::printf("%llu KiB for 1,000 threads in 100 processes, their own memory included\n",
+                static_cast<unsigned long long>((before - during) / 1024));
+    EXPECT_LT(before - during, 900ULL << 20);
+}
+
+}  // namespace
