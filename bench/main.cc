@@ -46,6 +46,7 @@ Cases all_cases() {
     add_protect_cases(cases);
     add_ring3_cases(cases);
     add_process_cases(cases);
+    add_program_cases(cases);
     return cases;
 }
 
@@ -66,6 +67,9 @@ Options parse(int argc, char** argv) {
             std::exit(0);
         } else if (word == "--list") {
             options.list = true;
+        } else if (word == kSampleGetpid) {
+            sample_getpid_to_stdout();
+            std::exit(0);
         } else if (word == "--out") {
             if (++i == argc)
                 die("--out needs the name of a file");

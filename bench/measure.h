@@ -131,7 +131,9 @@ class Measure {
         }
     }
 
-    unsigned warm_up() const noexcept { return samples_ < kWarmUp ? 2 : kWarmUp; }
+    unsigned warm_up() const noexcept {
+        return samples_ == 1 ? 1 : samples_ < kWarmUp ? 2 : kWarmUp;
+    }
     Stats stats() const noexcept;
     void add_exits(const Stats& idle, const Stats& before, const Stats& after) noexcept;
 

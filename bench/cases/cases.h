@@ -23,6 +23,10 @@ void add_ring3_cases(Cases& cases);    ///< interposition
 void add_process_cases(Cases& cases);  ///< roots, processes, threads
 void add_program_cases(Cases& cases);  ///< whole programs, in the sandbox
 
+/** The option with which this program samples getpid() and prints the ticks, to be run elsewhere. */
+inline constexpr const char* kSampleGetpid = "--sample-getpid";
+void sample_getpid_to_stdout();
+
 /** Enter Dune mode, counting exits; the page tables map what there will be. */
 void enter_dune(Measure& measure);
 
