@@ -53,8 +53,15 @@ def ensure():
     if not is_built():
         with paths.locked("bochs", waiting=lambda: say("waiting for another start, which builds the emulator")):
             if not is_built():
-                build()
+                try:
+                    build()
+                except MachineError as error:
+                    raise CannotBuild(str(error), error.status) from error
     return directory()
+
+
+class CannotBuild(MachineError):
+    """There is no Bochs 3.0, but there may be another emulator."""
 
 
 def build():

@@ -6,6 +6,7 @@ places the kernel at random (KASLR). Field names are those of the kernel's Docum
 zero-page.rst.
 """
 
+import pathlib
 import struct
 
 from . import paths
@@ -16,8 +17,10 @@ MIB = 1 << 20
 KERNEL_ADDRESS = 0x1000000
 BOOT_PARAMETERS = 0x90000
 COMMAND_LINE = 0x91000
+LOADS_OFFSET = 456
 ENTRY_OFFSET = 504
 CHECKSUM_OFFSET = 511
+SECTOR, TRACK, HEADS = 512, 63, 16
 ROM_ADDRESS = 0xd0000
 PCI_HOLE = 3 << 30
 """RAM ends here at the latest and goes on at 4 GiB."""
@@ -108,15 +111,36 @@ def boot_parameters(bzimage, memory, command_line, initrd_address, initrd_size):
     return bytes(page) + command_line.encode() + b"\0"
 
 
-def boot_rom(entry, work):
-    """The option ROM that enters the kernel, assembled in the directory work."""
+def boot_rom(entry, work, loads=()):
+    """The option ROM that enters the kernel, assembled in the directory work; loads: (address, sector, sectors) each."""
     failure = "cannot assemble the boot ROM"
     call(["as", "--64", "-o", work / "boot.o", paths.LIBRARY / "boot/boot.S"], failure)
     call(["ld", f"-Ttext={ROM_ADDRESS:#x}", "--oformat=binary", "-o", work / "boot.bin", work / "boot.o"], failure)
     rom = bytearray((work / "boot.bin").read_bytes())
+    for index, load in enumerate(loads):
+        struct.pack_into("<III", rom, LOADS_OFFSET + 12 * index, *load)
     struct.pack_into("<I", rom, ENTRY_OFFSET, entry)
     rom[CHECKSUM_OFFSET] = -sum(rom) & 0xff
     return bytes(rom)
+
+
+def write_disk(directory, kernel, initrd, memory, command_line, randomize):
+    """Writes boot.rom and disk, which holds what the ROM loads; returns the number of the disk's cylinders."""
+    address = write(directory, kernel, initrd, memory, command_line, randomize)
+    entry = struct.unpack_from("<I", (directory / "boot.rom").read_bytes(), ENTRY_OFFSET)[0]
+    loads, sector = [], 0
+    with open(directory / "disk", "wb") as disk:
+        for name, place in ((directory / "kernel.flat", KERNEL_ADDRESS), (initrd, address),
+                            (directory / "parameters.bin", BOOT_PARAMETERS)):
+            data = pathlib.Path(name).read_bytes()
+            data += b"\0" * (-len(data) % SECTOR)
+            disk.write(data)
+            loads.append((place, sector, len(data) // SECTOR))
+            sector += len(data) // SECTOR
+        cylinders = -(-sector // (HEADS * TRACK))
+        disk.truncate(cylinders * HEADS * TRACK * SECTOR)
+    (directory / "boot.rom").write_bytes(boot_rom(entry, directory, loads))
+    return cylinders
 
 
 def write(directory, kernel, initrd, memory, command_line, randomize):

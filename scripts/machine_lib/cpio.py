@@ -5,7 +5,10 @@ Times, inodes and owners are fixed, so that equal contents give equal archives.
 """
 
 import os
+import shutil
 import stat
+
+from . import paths
 
 MTIME = 1700000000
 """The machine's clock starts here: files are not from its future."""
@@ -75,3 +78,21 @@ class Archive:
         """Ends the archive; the file stays open."""
         self._header("TRAILER!!!", 0, 0)
         self.file.flush()
+
+
+def joined(work, archive, stdin):
+    """One initial RAM file system of three archives: the root file system, work/payload, and a file given as standard input.
+
+    For machines to which nothing can be sent once they run. Returns its path.
+    """
+    with paths.disk_errors(work), open(work / "initrd", "wb") as initrd:
+        for part in (archive, work / "payload"):
+            with open(part, "rb") as file:
+                shutil.copyfileobj(file, initrd, 1 << 20)
+            initrd.write(b"\0" * (-initrd.tell() % 4))
+        if stat.S_ISREG(os.fstat(stdin).st_mode):
+            extra = Archive(initrd)
+            with open(stdin, "rb", closefd=False) as file:
+                extra.data("run/machine/stdin", file.read())
+            extra.close()
+    return work / "initrd"

@@ -14,9 +14,11 @@ def _die_with_parent():
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def start(arguments, output, environment=None, descriptors=(), directory=None, stdin=None):
+def start(arguments, output, environment=None, descriptors=(), directory=None, stdin=None,
+          errors=None):
     """Starts a process that a signal to the terminal's process group does not reach and that is killed with us."""
-    return subprocess.Popen(arguments, stdin=subprocess.DEVNULL if stdin is None else stdin, stdout=output, stderr=output, cwd=directory,
+    return subprocess.Popen(arguments, stdin=subprocess.DEVNULL if stdin is None else stdin, stdout=output,
+                            stderr=output if errors is None else errors, cwd=directory,
                             env={**os.environ, **(environment or {})}, pass_fds=descriptors, start_new_session=True,
                             preexec_fn=_die_with_parent)
 
@@ -29,6 +31,9 @@ def stop(process):
         except ProcessLookupError:
             pass
         process.wait()
+    relay = getattr(process, "relay", None)
+    if relay is not None:
+        relay.join()
 
 
 class Console:

@@ -27,7 +27,7 @@ SETUP = """#!/bin/sh
 # Run by the first process before the machine's state is saved.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 dmesg -n 4
-grep -q machine_buffer= /proc/cmdline || modprobe -a virtio_pci virtio_console
+grep -q -e machine_buffer= -e machine_frames= /proc/cmdline || modprobe -a virtio_pci virtio_console
 case " $(cat /proc/cmdline) " in *" machine_modules="*)
     for module in $(sed 's/.*machine_modules=\\([^ ]*\\).*/\\1/; s/,/ /g' /proc/cmdline); do
         modprobe "$module" || echo "machine: cannot load $module"

@@ -12,7 +12,8 @@ import tempfile
 import time
 
 from . import backends, channels, console, emulator, kernel_log, kernels, kmodule, paths, payload, results, terminal
-from .backends import native
+from .backends import bochs27, native
+from .bochs_build import CannotBuild
 from .errors import STATUS_KERNEL_LOG, STATUS_MACHINE, STATUS_TIMEOUT, MachineError
 
 START_SECONDS = 60
@@ -30,7 +31,7 @@ def run(request):
     with paths.locked("in-use", shared=True):
         kernel = kernels.ensure(request.kernel)
         module = module_for(request, kernel)
-        prepared = backend.prepare(request, kernel)
+        backend, prepared = prepare(backend, request, kernel)
         work = pathlib.Path(tempfile.mkdtemp(prefix="dune-machine-"))
         finished = False
         try:
@@ -40,6 +41,15 @@ def run(request):
             return status
         finally:
             keep_logs(work, finished)
+
+
+def prepare(backend, request, kernel):
+    """The backend and what its start needs: Debian's own emulator where the better one cannot be built."""
+    try:
+        return backend, backend.prepare(request, kernel)
+    except CannotBuild as error:
+        console.say(f"{error}; going on with Debian's Bochs 2.7, which is ten times slower")
+        return bochs27, bochs27.prepare(request, kernel)
 
 
 def module_for(request, kernel):

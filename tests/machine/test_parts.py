@@ -9,11 +9,12 @@ import subprocess
 import tarfile
 import tempfile
 import unittest
+from unittest import mock
 
 import support
 
-from machine_lib import bootimage, cpio, kernel_log, payload, results
-from machine_lib.backends import kvm_probe
+from machine_lib import bochs_build, bootimage, cpio, kernel_log, payload, results, run
+from machine_lib.backends import bochs, bochs27, kvm_probe
 from machine_lib.errors import MachineError
 
 BEGIN = f"[    1.0] {kernel_log.BEGIN}\n"
@@ -146,6 +147,18 @@ class Words(unittest.TestCase):
 
     def test_only_the_hosts_own_files_are_taken_along(self):
         self.assertEqual(payload.host_paths(["sh", "/", "/tmp", "/usr", "/dev/null", "/proc/self", __file__]), [__file__])
+
+
+class Fallback(unittest.TestCase):
+    def test_debians_emulator_serves_where_the_other_cannot_be_built(self):
+        with mock.patch.object(bochs_build, "is_built", lambda: False), \
+                mock.patch.object(bochs_build, "build", side_effect=MachineError("cannot compile Bochs: no space")), \
+                mock.patch.object(bochs, "prepare", lambda request, kernel: bochs_build.ensure()), \
+                mock.patch.object(bochs27, "prepare", lambda request, kernel: "ready"), \
+                mock.patch.object(run.console, "say") as said:
+            self.assertEqual(run.prepare(bochs, None, None), (bochs27, "ready"))
+        self.assertIn("cannot compile Bochs", said.call_args[0][0])
+        self.assertIn("2.7", said.call_args[0][0])
 
 
 class Probe(unittest.TestCase):

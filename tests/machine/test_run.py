@@ -147,5 +147,15 @@ class Run(support.Case):
         self.assertEqual("".join(errors for _, errors in outputs).count("to save its state"), 1, outputs)
 
 
+class PackagedEmulator(support.Case):
+    def test_debians_bochs_does_the_same(self):
+        result = run("--backend", "bochs27", "--copy-out", f"/tmp/x:{self.scratch}/x", "--", "sh", "-c",
+                     "echo out; echo error >&2; seq 100000 >/tmp/x; exit 5")
+        self.assert_status(result, 5)
+        self.assertEqual(result.stdout, "out\n")
+        self.assertIn("error\n", result.stderr)
+        self.assertEqual(len((self.scratch / "x").read_text().splitlines()), 100000)
+
+
 if __name__ == "__main__":
     unittest.main()

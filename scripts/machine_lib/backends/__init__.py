@@ -3,9 +3,9 @@
 
 from ..console import say
 from ..errors import MachineError
-from . import bochs, native, qemu
+from . import bochs, bochs27, native, qemu
 
-ALL = {module.NAME: module for module in (native, qemu, bochs)}
+ALL = {module.NAME: module for module in (native, qemu, bochs, bochs27)}
 AUTOMATIC = ["qemu", "bochs"]
 """Fastest first. native runs on this very system: only when it is asked for."""
 

@@ -3,7 +3,6 @@
 
 import os
 import shutil
-import stat
 
 from .. import channels, cpio, emulator, paths, request as requests, rootfs
 from . import kvm_probe
@@ -39,21 +38,6 @@ def prepare(request, kernel):
     return Prepared(request, kernel)
 
 
-def write_initrd(work, prepared, stdin):
-    """The root file system, the payload and a file given as standard input, which the kernel unpacks one after another."""
-    with paths.disk_errors(work), open(work / "initrd", "wb") as initrd:
-        for part in (prepared.archive, work / "payload"):
-            with open(part, "rb") as file:
-                shutil.copyfileobj(file, initrd, 1 << 20)
-            initrd.write(b"\0" * (-initrd.tell() % 4))
-        if stdin is not None and stat.S_ISREG(os.fstat(stdin).st_mode):
-            extra = cpio.Archive(initrd)
-            with open(stdin, "rb", closefd=False) as file:
-                extra.data("run/machine/stdin", file.read())
-            extra.close()
-    return work / "initrd"
-
-
 def start(prepared, work, ends):
     """Starts a machine; ends maps each channel to an open file descriptor. Returns its process."""
     request = prepared.request
@@ -62,7 +46,7 @@ def start(prepared, work, ends):
         PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", f"q35,accel={ACCELERATOR}", "-cpu", "host" if ACCELERATOR == "kvm" else "max",
         "-smp", str(request.cpus), "-m", f"{prepared.memory}M",
-        "-kernel", prepared.kernel.image, "-initrd", write_initrd(work, prepared, stdin),
+        "-kernel", prepared.kernel.image, "-initrd", cpio.joined(work, prepared.archive, stdin),
         "-append", requests.command_line(request, NAME),
         "-serial", f"file:{work}/console", "-device", "virtio-serial-pci,max_ports=31",
     ]

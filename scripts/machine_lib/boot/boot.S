@@ -3,13 +3,21 @@
 # ready. The emulator has put the kernel, the initial RAM file system, the boot parameters and the command line into RAM;
 # this goes from real mode to long mode and enters the kernel by its 64-bit boot protocol (the kernel's
 # Documentation/arch/x86/boot.rst, "64-bit boot protocol"): identity-mapped RAM, flat segments with the selectors 0x10
-# (code) and 0x18 (data), interrupts off, RSI = boot parameters. machine_lib/bootimage.py fills in the kernel's entry
-# point and the byte that makes the sum of all 512 zero.
+# (code) and 0x18 (data), interrupts off, RSI = boot parameters. Bochs 2.7 cannot put them into RAM: there the ROM reads
+# them from a disk first, by LOADS. machine_lib/bootimage.py fills in LOADS, the kernel's entry point and the byte that
+# makes the sum of all 512 zero.
 
 	.set	PAGE_TABLES, 0x70000		# PML4, PDPT and four page directories: 4 GiB in pages of 2 MiB
 	.set	BOOT_PARAMETERS, 0x90000	# BOOT_PARAMETERS and ENTRY_OFFSET as in machine_lib/bootimage.py
 	.set	ENTRY_OFFSET, 504
 	.set	STACK, 0x7c00
+	.set	LOADS_OFFSET, 456		# four of: address, first sector, number of sectors (0: none)
+	.set	ATA_DATA, 0x1f0			# the first drive's registers (ATA/ATAPI-6, section 5)
+	.set	ATA_COUNT, 0x1f2
+	.set	ATA_STATUS, 0x1f7
+	.set	ATA_BSY, 0x80
+	.set	ATA_DRQ, 0x08
+	.set	ATA_READ_SECTORS, 0x20
 	.set	EFER, 0xc0000080
 	.set	EFER_LME, 1 << 8
 	.set	CR0_PE, 1
@@ -45,8 +53,52 @@ protected_mode:
 	movw	%ax, %fs
 	movw	%ax, %gs
 
+	movl	$STACK, %esp
 	cld
-	movl	$PAGE_TABLES, %edi
+	movl	$(_start + LOADS_OFFSET), %ebp
+2:	movl	(%ebp), %edi
+	movl	4(%ebp), %ebx
+	movl	8(%ebp), %esi
+	testl	%esi, %esi
+	jz	4f
+3:	call	read_sector
+	incl	%ebx
+	decl	%esi
+	jnz	3b
+	addl	$12, %ebp
+	jmp	2b
+
+# Reads sector EBX to EDI, which goes on by its length.
+read_sector:
+	movw	$ATA_STATUS, %dx
+1:	inb	%dx, %al
+	testb	$ATA_BSY, %al
+	jnz	1b
+	movw	$ATA_COUNT, %dx
+	movb	$1, %al
+	outb	%al, %dx
+	movl	%ebx, %eax
+	movb	$3, %cl
+1:	incw	%dx				# LBA bits 0-7, 8-15, 16-23
+	outb	%al, %dx
+	shrl	$8, %eax
+	decb	%cl
+	jnz	1b
+	incw	%dx				# LBA bits 24-27, drive 0
+	orb	$0xe0, %al
+	outb	%al, %dx
+	incw	%dx
+	movb	$ATA_READ_SECTORS, %al
+	outb	%al, %dx
+1:	inb	%dx, %al
+	testb	$ATA_DRQ, %al
+	jz	1b
+	movw	$ATA_DATA, %dx
+	movl	$256, %ecx
+	rep insw
+	ret
+
+4:	movl	$PAGE_TABLES, %edi
 	xorl	%eax, %eax
 	movl	$(0x6000 / 4), %ecx
 	rep stosl
@@ -94,4 +146,5 @@ gdt:	.quad	0
 gdt_pointer:
 	.word	. - gdt - 1
 	.long	gdt
+	.org	LOADS_OFFSET			# fails when the code is too long
 	.org	512
