@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -31,8 +32,14 @@ if {boots} is False:
     print("no disk space for the machine")
     sys.exit(1)
 folder = args[args.index("--copy-in") + 1].split(":")[0]
+leaked = []
 for line in open(folder + "/list"):
     program, case, _ = line.rstrip("\n").split("\t")
+    if case == "cycle" and (leaked if {leak_alone} else len(leaked) > 1):
+        print("@vm begin module cycle\n@vm | busy\n@vm end module cycle fail 1", flush=True)
+        leaked = []
+        continue
+    leaked = [] if case == "cycle" else leaked + [case] * case.startswith("S.leaks")
     print("@vm begin", program, case, flush=True)
     if case == "S.dies":
         print("Kernel panic - not syncing")
@@ -55,6 +62,9 @@ class RunRowTest(unittest.TestCase):
         self.build_vm = self.root / "build" / "release" / "vm"
         for part in ("stage", "cases"):
             (self.build_vm / part).mkdir(parents=True)
+        strip = mock.patch.object(run_row, "strip_module", shutil.copy)  # it is no real one
+        strip.start()
+        self.addCleanup(strip.stop)
         for program in ("dune-vm-runner", "a"):
             (self.build_vm / "stage" / program).write_text("")
         module = self.root / "build" / "kern" / "6.1"
@@ -62,12 +72,13 @@ class RunRowTest(unittest.TestCase):
         (module / "dune.ko").write_text("")
 
     def run_cases(self, *cases, optional=False, boots=True, headers_says="", module_status=0,
-                  status=0, grace=30):
+                  status=0, leak_alone=True, grace=30):
         (self.build_vm / "cases" / "a").write_text("\n".join(cases) + "\n")
         (self.build_vm / "tests.json").write_text(json.dumps([{"name": "a", "timeout": 1}]))
         machine = self.root / "machine"
         machine.write_text(FAKE_MACHINE.format(boots=boots, headers_says=headers_says,
-                                               module_status=module_status, status=status))
+                                               module_status=module_status, status=status,
+                                               leak_alone=leak_alone))
         machine.chmod(0o755)
         row = matrix.Row("r", "6.1", optional=optional)
         tests = matrix.load_tests(self.build_vm)
@@ -111,6 +122,21 @@ class RunRowTest(unittest.TestCase):
         status, text = self.look_up("S.two")
         self.assertEqual(status, 1)
         self.assertIn("not run", text)
+
+    def test_a_leak_fails_the_test_that_caused_it(self):
+        self.run_cases("S.one", "S.leaks", "S.two")
+        self.assertEqual(self.look_up("S.one")[0], 0)
+        self.assertEqual(self.look_up("S.two")[0], 0)
+        status, text = self.look_up("S.leaks")
+        self.assertEqual(status, 1)
+        self.assertIn("unloaded after this test:\nbusy", text)
+
+    def test_a_leak_that_no_test_causes_alone(self):
+        self.run_cases("S.leaks1", "S.leaks2", "S.two", leak_alone=False)
+        self.assertEqual(self.look_up("S.leaks1")[0], 0)
+        status, text = self.look_up("S.two")
+        self.assertEqual(status, 1)
+        self.assertIn("no test does it alone", text)
 
     def test_no_machine(self):
         with self.assertRaisesRegex(run_row.RowError, "no disk space for the machine"):

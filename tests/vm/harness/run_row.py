@@ -9,6 +9,7 @@ the machine dies or hangs fails; a new machine goes on with the next. Exits with
 DUNE_VM_FILTER (a regular expression over PROGRAM.CASE) runs fewer cases.
 """
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -35,6 +36,10 @@ UNAVAILABLE = ("cannot fetch", "has no kernel", "has no package")
 GRACE_S = 60
 # `scripts/machine run` is to end before CTest's own limit for this program does.
 ROW_LIMIT_S = 3300
+
+
+# The runner's word for unloading and loading the module.
+CYCLE = ("module", "cycle")
 
 
 class RowError(Exception):
@@ -69,6 +74,21 @@ def selected_cases(build_vm, tests):
     wanted = re.compile(os.environ.get("DUNE_VM_FILTER", ""))
     return [(test, case) for test in tests for case in test.cases(build_vm)
             if wanted.search(f"{test.name}.{case}")]
+
+
+def strip_module(module, target):
+    """A copy without debug information, which is most of its size."""
+    subprocess.run(["strip", "--strip-debug", "-o", target, module], check=True)
+
+
+def list_lines(todo, each):
+    """The list for dune-vm-runner: the cases, and where the module is unloaded and loaded."""
+    lines = []
+    for (test, case), after in zip(todo, [*todo[1:], None]):
+        lines.append(f"{test.name}\t{case}\t{test.timeout}\n")
+        if each or after is None or after[0].name != test.name:
+            lines.append("\t".join([*CYCLE, "60"]) + "\n")
+    return lines
 
 
 def write_result(build_vm, row, group, result):
@@ -126,6 +146,11 @@ class Machine:
             return []
         return kept.read_text(errors="replace").splitlines()[-50:]
 
+    def close(self):
+        """Leaves nothing running or open."""
+        self.stop()
+        self._process.stdout.close()
+
     def stop(self):
         """Ends the machine as Ctrl-C does, and if that takes too long, at once."""
         for sig, patience in ((signal.SIGINT, 15), (signal.SIGTERM, 5), (signal.SIGKILL, None)):
@@ -146,6 +171,8 @@ class RowRun:
     def __init__(self, build_vm, row, group, tests):
         self.build_vm, self.row, self.group, self.tests = build_vm, row, group, tests
         self.folder = build_vm / "results" / row.name / group
+        self.suspects = {}  # programs by what the kernel said when the module was unloaded after them
+        self.starts = 0
         self.limits = {test.name: test.timeout for test in tests}
 
     def run(self):
@@ -161,13 +188,41 @@ class RowRun:
             return
         with tempfile.TemporaryDirectory(prefix="dune-vm-") as scratch:
             guest = self._gather(pathlib.Path(scratch), module)
-            for start in range(MAX_STARTS):
-                if not todo:
-                    return
-                todo = self._start(guest, todo, start)
+            self._run_all(guest, todo, each=False)
+            again = [(test, case) for test, case in todo if test.name in self.suspects]
+            if again:
+                self._run_all(guest, again, each=True)
+            self._convict_the_rest(todo)
+
+    def _run_all(self, guest, todo, each):
+        """Starts machines until each case has a result. With `each`, the module is unloaded
+        after each case, else after each program."""
+        for _ in range(MAX_STARTS):
+            if not todo:
+                return
+            todo = self._start(guest, todo, each)
         for test, case in todo:
             self._write(protocol.Result(test.name, case, "fail", 0, [
                 f"not run: {MAX_STARTS} machines died or hung in other tests of this row"]))
+
+    def _blame(self, cases, cycle, each):
+        """The module did not unload well after these cases of a program: finds which one did it."""
+        last = cases[-1]
+        if each or len(cases) == 1:
+            self.suspects.pop(last.program, None)
+            self._write(dataclasses.replace(last, outcome="fail", output=[
+                *last.output, "--- when the module was unloaded after this test:", *cycle.output]))
+        else:
+            self.suspects[last.program] = cycle.output
+
+    def _convict_the_rest(self, todo):
+        """A program after which the module once did not unload well, though after none of its
+        cases alone: its last case tells so."""
+        for program, output in self.suspects.items():
+            case = [case for test, case in todo if test.name == program][-1]
+            self._write(protocol.Result(program, case, "fail", 0, [
+                "--- when the module was unloaded after all tests of this program:", *output,
+                "--- no test does it alone"]))
 
     def _gather(self, scratch, module):
         """Everything that goes into the machine, in one folder."""
@@ -182,30 +237,40 @@ class RowRun:
         (guest / "lib").mkdir()
         for library in libraries:
             shutil.copy(library, guest / "lib" / library.name, follow_symlinks=False)
-        shutil.copy(module, guest / "dune.ko")
+        strip_module(module, guest / "dune.ko")
         return guest
 
-    def _start(self, guest, todo, start):
+    def _start(self, guest, todo, each):
         """One machine; returns the cases that still have no result."""
-        lines = [f"{test.name}\t{case}\t{test.timeout}\n" for test, case in todo]
-        (guest / "list").write_text("".join(lines))
+        (guest / "list").write_text("".join(list_lines(todo, each)))
         parser = protocol.Parser()
-        with open(self.folder / f"console-{start}.log", "wb") as log:
+        self.starts += 1
+        with open(self.folder / f"console-{self.starts}.log", "wb") as log:
             machine = Machine(self._arguments(guest), log)
             try:
                 lost = machine.follow(parser, self._limit_of)
             finally:
-                machine.stop()
+                machine.close()
         if not parser.started:
             raise RowError("\n".join([f"the machine did not start: {lost}", *parser.console]))
         parser.lost(lost or "the runner ended in the middle of the test")
-        for result in parser.results:
-            self._write(result)
+        self._take_results(parser.results, each)
         if machine.status == errors.STATUS_KERNEL_LOG and not parser.complained:
             raise RowError("\n".join(["the kernel complained outside of any test:",
                                       *parser.console]))
         finished = {(result.program, result.case) for result in parser.results}
         return [(test, case) for test, case in todo if (test.name, case) not in finished]
+
+    def _take_results(self, results, each):
+        cases = []
+        for result in results:
+            if (result.program, result.case) != CYCLE:
+                self._write(result)
+                cases.append(result)
+                continue
+            if result.outcome != "pass" and cases:
+                self._blame(cases, result, each)
+            cases = []
 
     def _arguments(self, guest):
         command = [f"{GUEST_DIR}/bin/dune-vm-runner", "--list", f"{GUEST_DIR}/list",

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -122,26 +123,38 @@ void print_failure(const Verdict& verdict, const std::string& output) {
     }
 }
 
+std::vector<std::string> command_of(const TestCase& test, const Options& options) {
+    std::vector<std::string> argv = {options.programs + "/" + test.program};
+    if (!test.is_plain()) {
+        argv.push_back("--gtest_filter=" + test.name);
+        argv.emplace_back("--gtest_color=no");
+    }
+    return argv;
+}
+
 void run_case(const TestCase& test, const Options& options, KernelLog& log, Module& module) {
     const std::string id = test.program + " " + test.name;
     std::printf("@vm begin %s\n", id.c_str());
     std::fflush(stdout);
     log.mark(kMark + ("begin " + id));
 
-    std::vector<std::string> argv = {options.programs + "/" + test.program};
-    if (!test.is_plain()) {
-        argv.push_back("--gtest_filter=" + test.name);
-        argv.emplace_back("--gtest_color=no");
+    const auto start = std::chrono::steady_clock::now();
+    ProcessResult result;
+    Verdict verdict;
+    if (test.is_cycle()) {
+        verdict = judge_cycle(module.cycle());
+    } else {
+        result = run_captured(command_of(test, options), test.limit);
+        verdict = judge(test, result);
     }
-    const ProcessResult result = run_captured(argv, test.limit);
-    const std::string module_error = module.cycle();
-    const Verdict verdict = judge(test, result, module_error);
+    const auto elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(
+        std::chrono::steady_clock::now() - start);
     if (verdict.outcome != Outcome::kPass) {
         print_failure(verdict, result.output);
     }
     print_kernel_log(log.drain());
     std::printf("@vm end %s %s %lld\n", id.c_str(), outcome_name(verdict.outcome),
-                static_cast<long long>(result.elapsed.count()));
+                static_cast<long long>(elapsed.count()));
     std::fflush(stdout);
 }
 
@@ -163,10 +176,6 @@ int main(int argc, char** argv) {
     if (!log.ok()) {
         std::fputs("dune-vm-runner: no /dev/kmsg: the kernel's log is part of each result\n",
                    stderr);
-        return 2;
-    }
-    if (const std::string error = module.cycle(); !error.empty()) {
-        std::fprintf(stderr, "dune-vm-runner: before the first test: %s\n", error.c_str());
         return 2;
     }
     for (const TestCase& test : tests) {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Unloads and loads the module between tests: what a test leaves behind in it
-// (an object in a slab cache, a reference) shows at unload, right after the
-// test that caused it.
+// Unloads and loads the module: what tests leave behind in it (an object in a
+// slab cache, a reference) shows at unload.
 
 #ifndef DUNE_TESTS_VM_RUNNER_MODULE_H
 #define DUNE_TESTS_VM_RUNNER_MODULE_H

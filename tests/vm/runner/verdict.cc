@@ -81,14 +81,21 @@ const char* outcome_name(Outcome outcome) {
     return "fail";
 }
 
-Verdict judge(const TestCase& test, const ProcessResult& result, const std::string& module_error) {
+Verdict judge(const TestCase& test, const ProcessResult& result) {
     Verdict verdict;
     judge_process(test, result, verdict);
-    if (!module_error.empty()) {
-        verdict.reasons.push_back(module_error);
-    }
     if (!verdict.reasons.empty()) {
         verdict.outcome = Outcome::kFail;
+    }
+    return verdict;
+}
+
+Verdict judge_cycle(const std::string& error) {
+    Verdict verdict;
+    if (error.empty()) {
+        verdict.outcome = Outcome::kPass;
+    } else {
+        verdict.reasons.push_back(error);
     }
     return verdict;
 }
