@@ -12,6 +12,7 @@ import threading
 
 from .. import apt, bootimage, channels, cpio, emulator, paths, request as requests, rootfs
 from ..console import say
+from ..errors import STATUS_USAGE, MachineError
 
 NAME = "bochs27"
 ABOUT = "VT-x in software, Debian's own emulator, slow"
@@ -74,12 +75,16 @@ def ensure():
                     needed = [package for package in suites.closure(PACKAGES) if package[0] in PACKAGES or (
                         package[0].startswith("lib") and package[0] not in HOSTS_OWN)]
                     for tree in suites.unpacked(needed):
-                        shutil.copytree(tree, root, symlinks=True, dirs_exist_ok=True)
+                        shutil.copytree(tree, root, symlinks=True, dirs_exist_ok=True, copy_function=os.link)
     return target
 
 
 def prepare(request, kernel):
     """Makes what a start needs; returns it for start()."""
+    if request.interactive:
+        raise MachineError("Bochs 2.7 takes no input, so it can give no shell", STATUS_USAGE)
+    if request.memory > bootimage.PCI_HOLE // bootimage.MIB:
+        raise MachineError("Bochs 2.7 gives at most 3072 MiB of memory", STATUS_USAGE)
     return Prepared(request, kernel)
 
 
