@@ -14,9 +14,9 @@
 #endif
 
 extern "C" {
-// What the entry code asks.
+// What the entry code asks. An area has room for the header of XSAVE, used or not.
 __attribute__((visibility("hidden"))) std::uint8_t dune_have_xsave = 0;
-__attribute__((visibility("hidden"))) std::uint32_t dune_fpu_area_size = sizeof(fxsave);
+__attribute__((visibility("hidden"))) std::uint32_t dune_fpu_area_size = sizeof(fxsave) + 64;
 }
 
 namespace dune::rt {

@@ -232,6 +232,7 @@ void report_fault(const dune_tf* tf, int vector, int sig, std::uintptr_t addr,
     print_fault_head(*tf, vector, addr, what);
     print_regs(*tf);
     print_place("rip", tf->rip);
+    print_place("rsp", tf->rsp);
     if (vector == T_PGFLT)
         print_place("the address", addr);
     if ((tf->cs & 3) == 0 && what == nullptr) {
