@@ -177,7 +177,9 @@ static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, u32 access
 		return -EAGAIN;
 	vma = find_vma(mm, addr);
 	if (vma && vma->vm_start <= addr && vma->vm_flags & need) {
-		fault = handle_mm_fault(vma, addr, flags, NULL);
+		/* The door opens to user mode alone: the guest would run in itself. */
+		fault = dune_vcpu_is_door(vma) ? VM_FAULT_SIGBUS :
+						 handle_mm_fault(vma, addr, flags, NULL);
 		/* Then the lock has been given back. */
 		if (fault & (VM_FAULT_RETRY | VM_FAULT_COMPLETED))
 			return -EAGAIN;

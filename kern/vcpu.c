@@ -174,6 +174,17 @@ static vm_fault_t vcpu_page_fault(struct vm_fault *vmf)
 static const struct vm_operations_struct vcpu_door_ops = { .fault = vcpu_door };
 static const struct vm_operations_struct vcpu_page_ops = { .fault = vcpu_page_fault };
 
+/**
+ * dune_vcpu_is_door() - does a mapping show a door page?
+ * @vma: the mapping
+ *
+ * Return: whether it does.
+ */
+bool dune_vcpu_is_door(const struct vm_area_struct *vma)
+{
+	return vma->vm_ops == &vcpu_door_ops;
+}
+
 static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct dune_vcpu *vcpu = file->private_data;

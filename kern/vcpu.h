@@ -79,6 +79,7 @@ void dune_vmx_exit(void);
 
 int dune_vcpu_create(struct dune_process *proc);
 void dune_vcpu_wait(struct dune_vcpu *vcpu);
+bool dune_vcpu_is_door(const struct vm_area_struct *vma);
 
 static inline struct list_head *dune_table_link(void *table)
 {

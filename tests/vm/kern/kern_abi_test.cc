@@ -286,12 +286,17 @@ TEST(Abi, DoorIsShutToTheKernel) {
 }
 
 TEST(Abi, DoorIsShutToTheGuest) {
-    // A read by the guest is a fault that Linux would answer with SIGBUS.
-    volatile char* door = Vcpu::get().door();
+    // A read by the guest is a fault that Linux would answer with SIGBUS, be it the door of the
+    // vCPU that runs or of another of the same thread's.
+    Vcpu other;
     guest::Options options;
     options.traps = true;
-    guest::enter([&] { static_cast<void>(*door); }, options);
-    EXPECT_EQ(Vcpu::get().page().fault_signal, static_cast<uint32_t>(SIGBUS));
+    for (volatile char* door : {Vcpu::get().door(), other.door()}) {
+        Vcpu::get().page().fault_signal = 0;
+        const End end = guest::enter([&] { static_cast<void>(*door); }, options);
+        EXPECT_EQ(end.argument, 0xdead000eU) << end;
+        EXPECT_EQ(Vcpu::get().page().fault_signal, static_cast<uint32_t>(SIGBUS));
+    }
 }
 
 TEST(Abi, DoorTellsThatARunWasRefused) {
