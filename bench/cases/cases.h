@@ -23,7 +23,7 @@ void add_ring3_cases(Cases& cases);    ///< interposition
 void add_process_cases(Cases& cases);  ///< roots, processes, threads
 void add_program_cases(Cases& cases);  ///< whole programs, in the sandbox
 
-/** The option with which this program samples getpid() and prints the ticks, to be run elsewhere. */
+/** The option with which this program samples getpid() and prints the ticks: in the sandbox. */
 inline constexpr const char* kSampleGetpid = "--sample-getpid";
 void sample_getpid_to_stdout();
 

@@ -84,7 +84,7 @@ def appel(results, folder):
         axes.set_xlabel("pages")
         axes.set_title(operation)
     both[0].set_ylabel(f"{results.unit} (less is better)")
-    both[0].legend(frameon=False)
+    both[1].legend(frameon=False, loc="lower right")
     save(figure, folder, "appel")
 
 
