@@ -123,7 +123,10 @@ def without_debug_information(path):
         with paths.disk_errors(copy.parent):
             copy.parent.mkdir(exist_ok=True)
         temporary = copy.with_name(f".{copy.name}.{os.getpid()}")
-        call(["strip", "--strip-debug", "-o", temporary, path], f"cannot strip {path.name}")
+        try:
+            call(["strip", "--strip-debug", "-o", temporary, path], f"cannot strip {path.name}")
+        except MachineError:
+            return path  # a script, or a program that is just being linked
         temporary.rename(copy)
         paths.keep_newest(copy.parent, MAX_STRIPPED)
     return copy

@@ -182,7 +182,9 @@ class Machine:
             raise MachineError(f"no end after {self.request.timeout:g} s (--timeout): the machine was stopped; {where}\n"
                                f"{self.last_lines()}", STATUS_TIMEOUT)
         if self.panic:
-            raise MachineError(f"the machine's kernel panicked; {where}\n{self.last_lines()}")
+            lines = self.last_lines()
+            why = " for want of memory (give it more --memory)" if "deadlocked on memory" in lines else ""
+            raise MachineError(f"the machine's kernel panicked{why}; {where}\n{lines}")
         status = self.process.returncode
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         raise MachineError(f"the emulator {how} before the command ended; {where}\n{self.last_lines()}")

@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,9 +31,10 @@ def run(*arguments, cache=None, **options):
 
 
 def start(*arguments, cache=None):
-    """The same in the background."""
+    """The same in the background. Ctrl-C reaches it, even where the tests themselves ignore it as a shell's job."""
     return subprocess.Popen([MACHINE, "run", "--no-module", *map(str, arguments)], env=environment(cache),
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def environment(cache):
