@@ -139,16 +139,20 @@ void finish(Thread& thread, Frame& frame, unsigned number, const uint64_t args[6
 }
 
 void slow_call(Thread& thread, Frame& frame) {
-    const bool known = syscall_info(frame.rax) != nullptr;
-    thread.number = frame.rax;
+    const uint32_t number = static_cast<uint32_t>(frame.rax);
+    const bool known = syscall_info(number) != nullptr;
+    thread.number = number;
     Call call{thread,
               frame,
-              frame.rax < kSyscallCount ? static_cast<unsigned>(frame.rax)
-                                        : static_cast<unsigned>(kSyscallCount),
+              number < kSyscallCount ? number : static_cast<unsigned>(kSyscallCount),
               {frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9}};
     const bool traced = known && (process.trace || process.policy->calls[call.number].trace);
+    const bool returns = call.number != SYS_exit && call.number != SYS_exit_group;
+    if (traced && !returns) {
+        trace_call(thread, call, kFrameIsSet);
+    }
     const long result = do_call(call, known);
-    if (traced) {
+    if (traced && returns) {
         trace_call(thread, call, result);
     }
     if (result != kFrameIsSet) {
@@ -178,7 +182,7 @@ void prepare_dispatch() {
 
 void on_syscall(Thread& thread, Frame& frame) {
     process.stats->calls.fetch_add(1, std::memory_order_relaxed);
-    const uint64_t number = frame.rax;
+    const uint32_t number = static_cast<uint32_t>(frame.rax);  // as Linux: the rest is ignored
     if (number < kSyscallCount && plans[number].plain) {
         const uint64_t args[6] = {frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9};
         process.stats->by_call[number].fetch_add(1, std::memory_order_relaxed);

@@ -35,8 +35,7 @@ void must_fail(const char* what, long result) {
     }
 }
 
-bool send_descriptor(int fd) {
-    int pair[2];
+bool send_descriptor(const int (&pair)[2], int fd) {
     char byte = 0;
     iovec vector = {&byte, 1};
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
@@ -50,25 +49,23 @@ bool send_descriptor(int fd) {
     head->cmsg_type = SCM_RIGHTS;
     head->cmsg_len = CMSG_LEN(sizeof(int));
     memcpy(CMSG_DATA(head), &fd, sizeof(fd));
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) {
-        return false;
-    }
-    const bool sent = sendmsg(pair[0], &message, 0) >= 0;
-    close(pair[0]);
-    close(pair[1]);
-    return sent;
+    return sendmsg(pair[0], &message, MSG_DONTWAIT) >= 0;
 }
 
 }  // namespace
 
 void attack_descriptors(const char*) {
-    // Nothing was open but the first three, so every other number is the runtime's.
+    // Nothing was open but the first three, so every number from 6 on can only be the runtime's.
     const int null = open("/dev/null", O_RDWR);
-    for (int fd = 4; fd < 1100; fd++) {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) {
+        return;
+    }
+    for (int fd = 6; fd < 1100; fd++) {
         struct stat info;
         char byte;
         if (fcntl(fd, F_GETFD) != -1 || fstat(fd, &info) == 0 || read(fd, &byte, 1) >= 0 ||
-            lseek(fd, 0x5d10, SEEK_DATA) != -1 || dup(fd) != -1 || send_descriptor(fd)) {
+            lseek(fd, 0x5d10, SEEK_DATA) != -1 || dup(fd) != -1 || send_descriptor(pair, fd)) {
             escaped("descriptor", static_cast<unsigned long>(fd));
         }
         if (mmap(nullptr, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED ||
@@ -82,7 +79,7 @@ void attack_descriptors(const char*) {
         }
     }
     // Replacing one: it must still be there for an execve.
-    for (int fd = 4; fd < 1100; fd++) {
+    for (int fd = 6; fd < 1100; fd++) {
         if (dup2(null, fd) == fd) {
             close(fd);
         }

@@ -53,6 +53,7 @@ constexpr struct {
     {"mappings", attack_mappings},
     {"descriptors", attack_descriptors},
     {"instructions", attack_instructions},
+    {"single-step", attack_single_step},
     {"calls", attack_calls},
     {"paths", attack_paths},
     {"path-race", attack_path_race},

@@ -24,7 +24,8 @@ void attack_memory(const char*);
 void attack_pointers(const char*);
 void attack_mappings(const char*);
 // attack_cpu.cc
-void attack_instructions(const char*);
+void attack_instructions(const char* only);
+void attack_single_step(const char*);
 // attack_calls.cc
 void attack_descriptors(const char*);
 void attack_calls(const char*);

@@ -79,8 +79,9 @@ TEST(PolicyFile, ErrorsHaveLineAndColumn) {
 TEST(PolicyFile, CallsAreDeniedWithTheErrorAsked) {
     write_file("/tmp/policy", "errno ENOENT uname\ndeny getuid\n");
     const Outcome outcome = sandboxed({"--policy", "/tmp/policy"}, {"uname"});
-    EXPECT_NE(outcome.status, 0) << outcome.text();
-    EXPECT_TRUE(has(outcome.err, "denied: uname")) << outcome.text();
+    EXPECT_TRUE(has(outcome.err, "denied: uname: by the policy (ENOENT)")) << outcome.text();
+    EXPECT_TRUE(has(outcome.err, "denied: getuid: by the policy (EPERM)")) << outcome.text();
+    EXPECT_FALSE(has(outcome.out, "Linux")) << outcome.text();
 }
 
 TEST(Files, ReadWriteHide) {
