@@ -69,6 +69,20 @@ void dune_process_free(struct dune_process *proc)
 	kfree(proc);
 }
 
+static struct dune_process *process_find(struct mm_struct *mm)
+{
+	struct dune_process *proc;
+
+	lockdep_assert_held(&dune_processes_lock);
+	list_for_each_entry(proc, &dune_processes, node) {
+		if (proc->mm == mm) {
+			kref_get(&proc->ref);
+			return proc;
+		}
+	}
+	return NULL;
+}
+
 /**
  * dune_process_get() - the process of the calling thread's mm, made if it is new
  *
@@ -77,22 +91,29 @@ void dune_process_free(struct dune_process *proc)
 struct dune_process *dune_process_get(void)
 {
 	struct mm_struct *mm = current->mm;
-	struct dune_process *proc;
+	struct dune_process *proc, *made;
 
 	if (!mm)
 		return ERR_PTR(-EINVAL);
 	mutex_lock(&dune_processes_lock);
-	list_for_each_entry(proc, &dune_processes, node) {
-		if (proc->mm == mm) {
-			kref_get(&proc->ref);
-			goto out;
-		}
-	}
-	proc = process_create(mm);
-	if (!IS_ERR(proc))
-		list_add(&proc->node, &dune_processes);
-out:
+	proc = process_find(mm);
 	mutex_unlock(&dune_processes_lock);
+	if (proc)
+		return proc;
+	/* Takes the mm's lock, which may be held for long: not with ours, which is everybody's. */
+	made = process_create(mm);
+	if (IS_ERR(made))
+		return made;
+	mutex_lock(&dune_processes_lock);
+	proc = process_find(mm);
+	if (!proc)
+		list_add(&made->node, &dune_processes);
+	mutex_unlock(&dune_processes_lock);
+	if (!proc)
+		return made;
+	/* Another thread was faster. */
+	dune_debugfs_remove(made);
+	mmu_notifier_put(&made->notifier);
 	return proc;
 }
 
