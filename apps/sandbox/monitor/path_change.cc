@@ -44,11 +44,24 @@ bool holds_rules(std::string_view path) {
 
 using OneName = long (*)(const Call& call, long dir, const char* name);
 
+// True for a file that is there and that the program may know of: to make it again fails with
+// EEXIST, as programs that make a whole chain of directories expect.
+bool is_known(PathBuffer& path) {
+    struct stat info;
+    return (access_of(path.view()) != Access::Hidden ||
+            process.policy->leads_to_granted(path.view())) &&
+           host_call(SYS_newfstatat, AT_FDCWD, path.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 // A call on one name in a directory.
 long on_name(Call& call, int dirfd, uint64_t user_path, bool removes, OneName action) {
     PathBuffer& path = call.thread.path[0];
-    if (const long error = writable(call, dirfd, user_path, false, path)) {
+    if (const long error = resolve(call.thread, dirfd, user_path, false, path)) {
         return error;
+    }
+    if (access_of(path.view()) != Access::Write) {
+        return !removes && is_known(path) ? -EEXIST
+                                          : refuse_path(call, path.view(), "may not be written");
     }
     if (removes && holds_rules(path.view())) {
         return refuse_path(call, path.view(), "named in the policy");
@@ -229,7 +242,7 @@ long do_times(Call& call) {
     }
     call.args[5] = call.args[at_call ? 2 : 1];
     if ((flags & AT_SYMLINK_NOFOLLOW) != 0) {
-        return on_name(call, dirfd, path, false, [](const Call& c, long dir, const char* name) {
+        return on_name(call, dirfd, path, true, [](const Call& c, long dir, const char* name) {
             return host_call(SYS_utimensat, dir, name, c.args[5], AT_SYMLINK_NOFOLLOW);
         });
     }
