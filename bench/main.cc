@@ -78,7 +78,7 @@ Options parse(int argc, char** argv) {
             options.out = word.substr(std::strlen("--benchmark_out="));
         } else if (word.rfind("--benchmark_", 0) == 0) {
             options.google.push_back(word);
-        } else if (word.rfind("-", 0) == 0) {
+        } else if (word.starts_with('-')) {
             die("unknown option %s; see dune-bench --help", word.c_str());
         } else {
             options.wanted_text.push_back(word);
@@ -178,6 +178,7 @@ int benchmark_main(int argc, char** argv) {
         words.push_back("--benchmark_out=" + options.out);
     }
     std::vector<char*> pointers;
+    pointers.reserve(words.size());
     for (std::string& word : words)
         pointers.push_back(word.data());
     int count = static_cast<int>(pointers.size());
@@ -190,6 +191,7 @@ int benchmark_main(int argc, char** argv) {
     if (outcome == nullptr)
         die("no memory for the samples");
     for (const Case& one : cases)
+        // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): Google Benchmark keeps it
         benchmark::RegisterBenchmark(
             one.name.c_str(),
             [&one, outcome](benchmark::State& state) { run(state, one, *outcome); })

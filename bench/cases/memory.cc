@@ -151,7 +151,8 @@ void** link_pages(char* memory, std::size_t size) {
     return node(order[0]);
 }
 
-void chase(Measure& measure, void** at) {
+void chase(Measure& measure, void** first) {
+    void** at = first;
     measure.divide_by(kSteps);
     measure.sample([&at](unsigned) {
         void** here = at;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What runs in ring 3: bench_ring3(rdi: samples, esi: number of the call, edx: how many) takes a
- * sample a call, then makes call 0x1000, which ends it. Pages of its own, as ring 3 gets them alone.
+ * sample a call, then makes call 0x1000, which ends it. A page of its own, as ring 3 gets it alone.
  */
 	.text
 	.balign	4096
@@ -30,7 +30,5 @@ bench_ring3:
 	syscall
 	ud2
 	.balign	4096
-	.globl	bench_ring3_end
-bench_ring3_end:
 
 	.section .note.GNU-stack, "", @progbits

@@ -19,12 +19,13 @@
 #include "cases.h"
 #include "libdune/dune.h"
 
-extern "C" const char bench_ring3[], bench_ring3_end[];
+extern "C" const char bench_ring3[];
 
 namespace bench {
 namespace {
 
 constexpr std::uint64_t kEnd = 0x1000;  // ring3.S
+constexpr std::size_t kRing3Size = kPage;
 
 // ---- Dune ---------------------------------------------------------------------------------------
 
@@ -69,8 +70,7 @@ void in_ring3(Measure& measure, void (*handler)(dune_tf*)) {
     const std::size_t room = (measure.calls() * sizeof(std::uint64_t) + kPage - 1) & ~(kPage - 1);
     char* const memory = arena(measure, room + kStack);
     std::memset(memory, 0, room + kStack);
-    map_for_ring3(measure, bench_ring3, static_cast<std::size_t>(bench_ring3_end - bench_ring3),
-                  PERM_UCODE);
+    map_for_ring3(measure, bench_ring3, kRing3Size, PERM_UCODE);
     map_for_ring3(measure, memory, room + kStack, PERM_USTACK);
     dune_register_syscall_handler(handler);
     const auto* const samples = reinterpret_cast<const std::uint64_t*>(memory);
