@@ -34,7 +34,7 @@
 #endif
 
 /* 7.3 has bool where it had int: whatever these operations return. */
-typedef typeof(((struct mmu_notifier_ops *)0)->test_young(NULL, NULL, 0)) dune_young_t;
+#define dune_young_t typeof(((struct mmu_notifier_ops *)0)->test_young(NULL, NULL, 0))
 
 /* 6.3 made vm_flags read-only. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)

@@ -127,7 +127,7 @@ struct dune_regs {		/* in the order of their encoding */
 #define DUNE_EXIT_LEAVE 3	/* the guest called DUNE_HC_LEAVE; rdi is its argument */
 #define DUNE_EXIT_DEATH 4	/* the guest cannot go on: dune_vcpu_page.death says why */
 
-/* dune_vcpu_page.set: what the next run loads from the page; the module clears the field */
+/* dune_vcpu_page.set: what the next run loads from the page; the module clears what it accepted */
 #define DUNE_SET_RIP (1u << 0)	/* rip, rflags and regs.rsp */
 #define DUNE_SET_CR3 (1u << 1)
 #define DUNE_SET_FS_BASE (1u << 2)

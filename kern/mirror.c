@@ -233,7 +233,7 @@ bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 	u64 seq;
 
 	seq = READ_ONCE(proc->inval_seq);
-	smp_rmb();
+	smp_rmb(); /* inval_seq, then the page table */
 	if (unlikely(vcpu->nr_tables < DUNE_TABLE_CACHE || !mirror_address(proc, gpa, &addr)))
 		return false;
 	if (!mirror_walk(proc->mm, addr, &leaf) || access & DUNE_LEAF_ACCESS & ~leaf.access)
@@ -273,7 +273,7 @@ int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 	if (unlikely(!mirror_touch(addr, access & DUNE_LEAF_WRITE)))
 		return mirror_refused(vcpu, addr, access);
 	seq = READ_ONCE(proc->inval_seq);
-	smp_rmb();
+	smp_rmb(); /* inval_seq, then the page table */
 	local_irq_disable();
 	found = mirror_walk(proc->mm, addr, &leaf);
 	local_irq_enable();

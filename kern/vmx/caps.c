@@ -10,7 +10,7 @@
 #include "vmx.h"
 
 struct vmx_config vmx_config;
-u32 vmx_mitigations;			/* VMX_MIT_*, read by entry.S */
+u32 vmx_mitigations;
 u16 vmx_verw_selector = __KERNEL_DS;
 bool vmx_use_safe_entry;
 

@@ -67,6 +67,16 @@ static enum vmx_next exit_db(struct vmx_vcpu *vmx, u32 info)
 {
 	u64 qual = vmcs_readl(EXIT_QUALIFICATION);
 
+	/*
+	 * A single step over SYSCALL: FMASK cleared TF, so there is none to report. Where one comes all
+	 * the same, as on emulated CPUs, a #DB at the first instruction of ring 0 would find it with
+	 * ring 3's GS base.
+	 */
+	if (qual & DR_STEP && !(vmcs_readl(GUEST_RFLAGS) & X86_EFLAGS_TF) &&
+	    vmcs_readl(GUEST_RIP) == vmx->msrs[VMX_MSR_LSTAR]) {
+		vmcs_writel(GUEST_PENDING_DBG_EXCEPTIONS, 0);
+		return VMX_AGAIN;
+	}
 	vmx->dr6 = (vmx->dr6 & ~0xfull) | (qual & 0xe00f) | 0xffff0ff0;
 	vmcs_write32(GUEST_INTERRUPTIBILITY_INFO,
 		     vmcs_read32(GUEST_INTERRUPTIBILITY_INFO) &

@@ -36,6 +36,7 @@ void vmx_queue_exception(struct vmx_vcpu *vmx, u8 vector, bool has_error, u32 er
 	/* An external interrupt cannot be made again by running on, as the others can. */
 	if (old & INTR_INFO_VALID_MASK && (old & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_EXT_INTR) {
 		set_bit(old & INTR_INFO_VECTOR_MASK, (unsigned long *)vmx->vcpu.page->pending);
+		/* The bit, then this. */
 		smp_store_release(&vmx->vcpu.page->pending_any, 1);
 	}
 	if (old & INTR_INFO_VALID_MASK &&

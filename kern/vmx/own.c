@@ -368,7 +368,7 @@ int __init vmx_own_init(void)
 	ret = vmx_hold_kvm();
 	on_each_cpu(vmx_count_on, &on, 1);
 	if (!ret && atomic_read(&on) != num_online_cpus()) {
-		pr_err("kvm made a VM, but VMX is on on %d of %u CPUs only\n", atomic_read(&on),
+		pr_err("kvm made a VM, but VMX is active on %d of %u CPUs only\n", atomic_read(&on),
 		       num_online_cpus());
 		ret = -EIO;
 		goto out;

@@ -52,7 +52,7 @@ static __always_inline void vmx_load(struct vmx_vcpu *vmx)
 
 	/* An atomic, hence a barrier, before flush_gen is read; pairs with dune_process_kick(). */
 	set_bit(cpu, cpumask_bits(vcpu->proc->cpus));
-	smp_mb__after_atomic();
+	smp_mb__after_atomic(); /* set_bit, then flush_gen */
 	if (vmx->host_cpu != cpu) {
 		if (vmx->host_cpu >= 0)
 			vcpu->count.migrations++;
@@ -109,10 +109,12 @@ static __always_inline enum vmx_ready vmx_prepare(struct vmx_vcpu *vmx, int *err
 	if (__vmx_window(vmx))
 		return VMX_LOOK_AGAIN;
 	if (vcpu->todo & DUNE_TODO_SET) {
-		vcpu->todo &= ~DUNE_TODO_SET;
-		*err = vmx_vmcs_set(vmx, xchg(&vcpu->page->set, 0));
+		/* What was refused stays asked for, so that another try is refused, too. */
+		*err = vmx_vmcs_set(vmx, READ_ONCE(vcpu->page->set));
 		if (*err)
 			return VMX_REFUSED;
+		vcpu->todo &= ~DUNE_TODO_SET;
+		WRITE_ONCE(vcpu->page->set, 0);
 	}
 	if (vmx->pf_pending) {
 		vmx->pf_pending = false;
@@ -134,7 +136,7 @@ static noinline void vmx_flush(struct vmx_vcpu *vmx)
 
 	/* Read first: what is zapped after this is flushed next time. */
 	vcpu->flush_gen = READ_ONCE(vcpu->proc->flush_gen);
-	smp_rmb();
+	smp_rmb(); /* flush_gen, then the tables */
 	if (vmx_invept(VMX_EPT_EXTENT_CONTEXT, vmx->eptp))
 		vmx_insn_failed("invept", 0);
 	vcpu->count.ept_flushes++;

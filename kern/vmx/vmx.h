@@ -199,5 +199,7 @@ int vmx_turn(struct vmx_vcpu *vmx);
 int vmx_turn_failed(struct vmx_vcpu *vmx);
 extern const char vmx_exit_point[], vmx_exit_point_safe[];
 extern bool vmx_use_safe_entry;
+extern u32 vmx_mitigations;		/* VMX_MIT_*, read by entry.S */
+extern u16 vmx_verw_selector;
 
 #endif
