@@ -3,23 +3,14 @@
 // Hostile programs: none gets anything, and the sandbox outlives each.
 
 #include <gtest/gtest.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cstdlib>
-#include <fstream>
-#include <sstream>
+#include <string>
 
 #include "sandboxed.h"
+#include "secret.h"
 
 namespace dune::sandbox_test {
 namespace {
-
-std::string content_of(const std::string& path) {
-    std::ostringstream text;
-    text << std::ifstream(path).rdbuf();
-    return text.str();
-}
 
 Outcome attack(const std::string& name, const std::string& argument = "",
                const std::string& preset = "permissive") {
@@ -36,8 +27,8 @@ TEST_P(Attack, IsRefused) {
 
 INSTANTIATE_TEST_SUITE_P(All, Attack,
                          ::testing::Values("memory", "pointers", "mappings", "descriptors",
-                                           "instructions", "calls", "iovec-race", "signals",
-                                           "robust-list"),
+                                           "instructions", "single-step", "calls", "iovec-race",
+                                           "signals", "robust-list"),
                          [](const auto& info) {
                              std::string name = info.param;
                              for (char& c : name) {
@@ -45,25 +36,6 @@ INSTANTIATE_TEST_SUITE_P(All, Attack,
                              }
                              return name;
                          });
-
-// A file outside of what the program may see, with a witness of changes.
-class Secret : public ::testing::Test {
-  protected:
-    void SetUp() override {
-        std::ofstream(path_) << "the secret\n";
-        ASSERT_EQ(stat(path_.c_str(), &before_), 0);
-    }
-    void TearDown() override {
-        struct stat after {};
-        ASSERT_EQ(stat(path_.c_str(), &after), 0) << "the file is gone";
-        EXPECT_EQ(content_of(path_), "the secret\n");
-        EXPECT_EQ(after.st_mode, before_.st_mode);
-        EXPECT_EQ(after.st_nlink, 1u);
-        unlink(path_.c_str());
-    }
-    std::string path_ = "/root/secret";
-    struct stat before_ {};
-};
 
 TEST_F(Secret, NoNameLeadsToIt) {
     const Outcome outcome = sandboxed({"--quiet", "--preset", "permissive", "--hide", path_},
@@ -76,22 +48,6 @@ TEST_F(Secret, NoRaceLeadsToIt) {
                                       {beside("sandbox_attacker"), "path-race", path_});
     EXPECT_TRUE(outcome.ok()) << outcome.text();
 }
-
-// 100,000 calls against each preset; what the policy protects is as before, seen from outside.
-class Random : public Secret, public ::testing::WithParamInterface<const char*> {};
-
-TEST_P(Random, CallsDoNothingOutsideOfThePolicy) {
-    const std::string passwd = content_of("/etc/passwd");
-    const Outcome outcome =
-        sandboxed({"--quiet", "--preset", GetParam(), "--read", "/etc", "--read", "/root", "--hide",
-                   path_, "--read", "/proc", "--write", "/tmp"},
-                  {beside("sandbox_attacker"), "random", "4711:100000"});
-    EXPECT_TRUE(outcome.ok()) << outcome.text();
-    EXPECT_EQ(content_of("/etc/passwd"), passwd);
-}
-
-INSTANTIATE_TEST_SUITE_P(Presets, Random, ::testing::Values("compute", "default", "permissive"),
-                         [](const auto& info) { return std::string(info.param); });
 
 }  // namespace
 }  // namespace dune::sandbox_test
