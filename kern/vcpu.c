@@ -153,7 +153,9 @@ static vm_fault_t vcpu_door(struct vm_fault *vmf)
 	get_file(file);
 	mmap_read_unlock(vmf->vma->vm_mm);
 	/* An error leaves page->exit at 0: DUNE_RUN tells what it is. */
+	vcpu->in_door = true;
 	(void)vcpu_run(vcpu);
+	vcpu->in_door = false;
 	current_pt_regs()->ip += 2; /* mov (%rax), %al */
 	fput(file);
 	return VM_FAULT_COMPLETED | VM_FAULT_NOPAGE;

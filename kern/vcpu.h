@@ -30,6 +30,7 @@ struct dune_vcpu {
 	wait_queue_head_t wait;		/* in HLT */
 	bool running;
 	bool entered;			/* the guest ran in this run */
+	bool in_door;			/* this run came by the door */
 	int result;			/* of this run */
 	bool dead;
 	u64 gate_start, gate_size;	/* the page's, as they were when set */
