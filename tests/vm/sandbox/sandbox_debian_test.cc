@@ -3,23 +3,13 @@
 // Programs of the distribution as they are. Each runs plain and sandboxed, with the same output.
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <fstream>
 
-#include "sandboxed.h"
+#include "same_as_plain.h"
 
 namespace dune::sandbox_test {
 namespace {
-
-void same_as_plain(const std::vector<std::string>& command) {
-    chdir("/tmp");
-    const Outcome plain = run(command);
-    const Outcome boxed = sandboxed({"--quiet"}, command);
-    EXPECT_EQ(plain.status, 0) << plain.text();
-    EXPECT_EQ(boxed.status, plain.status) << boxed.text();
-    EXPECT_EQ(boxed.out, plain.out) << boxed.text();
-}
 
 TEST(Debian, Python) {
     same_as_plain({"python3", "-c", "print(sum(i * i for i in range(20000)))"});
@@ -74,6 +64,19 @@ TEST(Debian, TarGzipXz) {
                    "cp /etc/passwd in/ && tar -czf a.tgz in && tar -cf - in | xz -1 >a.txz && "
                    "mkdir out && tar -xzf a.tgz -C out && xz -dc a.txz | tar -tf - | sort && "
                    "cmp in/seq out/in/seq && echo same"});
+}
+
+// Go has a scheduler, stacks and signals of its own, and makes its system calls without libc.
+TEST(Debian, Go) {
+    std::ofstream("/tmp/tree.json") << R"({"a": [1, 2.5, {"b": null}], "c": "text", "d": true})";
+    same_as_plain({"gron", "/tmp/tree.json"});
+    same_as_plain({"sh", "-c", "gron /tmp/tree.json | gron --ungron"});
+}
+
+// Rust, with a pool of threads that walks directories.
+TEST(Debian, Rust) {
+    same_as_plain({"rg", "--sort", "path", "--line-number", "root:", "/etc/passwd", "/etc/group"});
+    same_as_plain({"sh", "-c", "rg --threads 4 --files /usr/share | LC_ALL=C sort | tail -20"});
 }
 
 }  // namespace
