@@ -10,10 +10,8 @@
 #include <gtest/gtest.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -26,6 +24,7 @@
 #include <vector>
 
 #include "guest.h"
+#include "support.h"
 #include "traps.h"
 
 namespace {
@@ -37,20 +36,14 @@ using guest::Options;
 using guest::probe;
 using guest::this_cpu;
 using guest::Trap;
-
-constexpr size_t kPage = 4096;
+using support::kPage;
+using support::now;
 
 const Options kWithTraps = [] {
     Options options;
     options.traps = true;
     return options;
 }();
-
-double now() {
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
-}
 
 double seconds() {
     const char* value = std::getenv("DUNE_FIRE_SECONDS");
@@ -337,53 +330,19 @@ TEST(Fire, Compaction) {
     });
 }
 
-uint64_t pages_swapped_out() {
-    std::ifstream file("/proc/vmstat");
-    std::string name;
-    uint64_t value = 0;
-    while (file >> name >> value) {
-        if (name == "pswpout") {
-            return value;
-        }
-    }
-    return 0;
-}
-
 TEST(Fire, Pageout) {
-    // MADV_PAGEOUT writes to swap what the guest works on.
-    char path[] = "/tmp/swap-XXXXXX";
-    const int file = mkstemp(path);
-    bool swap = false;
-    // A swap file needs a real file system; zram makes a device of memory.
-    if (system("modprobe zram 2>/dev/null && echo 32M > /sys/block/zram0/disksize") == 0) {
-        // A version-1 header: the page's last bytes, and the number of the last page.
-        std::vector<char> header(kPage);
-        const uint32_t info[2] = {1, 8191};
-        std::memcpy(header.data() + 1024, info, sizeof(info));
-        std::memcpy(header.data() + kPage - 10, "SWAPSPACE2", 10);
-        const int device = open("/dev/zram0", O_WRONLY | O_CLOEXEC);
-        swap = device >= 0 && write(device, header.data(), kPage) == static_cast<ssize_t>(kPage);
-        close(device);
-        swap = swap && swapon("/dev/zram0", 0) == 0;
-    }
-    close(file);
-    unlink(path);
-    if (!swap) {
+    support::ZramSwap swap;
+    if (!swap.ok()) {
         GTEST_SKIP() << "no zram to swap to";
     }
     Fire fire;
-    const uint64_t before = pages_swapped_out();
     fire.run([&] {
-        madvise(fire.area, fire.size(), 21 /* MADV_PAGEOUT */);
+        support::page_out(fire.area, fire.size());
         usleep(2000);
     });
-    const bool swapped = pages_swapped_out() > before;
-    EXPECT_EQ(swapoff("/dev/zram0"), 0);
-    if (!swapped && !HasFailure()) {
-        // The guest's threads take their pages back at once: contents were checked all the same.
-        GTEST_SKIP() << "no page was away long enough to be written";
-    }
-    std::ofstream("/sys/block/zram0/reset") << "1";
+    EXPECT_GT(swap.pages_out(), Fire::kPages);
+    std::printf("%llu pages written to swap\n", static_cast<unsigned long long>(swap.pages_out()));
+    EXPECT_TRUE(swap.off());
 }
 
 TEST(Fire, FilePagesCleanedAndDropped) {

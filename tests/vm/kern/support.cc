@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+
+#include "support.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/swap.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <vector>
+
+namespace support {
+
+namespace {
+
+constexpr const char* kZram = "/dev/zram0";
+
+// A version-1 swap header: the number of the last page, and the magic at the page's end.
+bool make_swap(const char* device, uint32_t pages) {
+    std::vector<char> header(kPage);
+    const uint32_t info[2] = {1, pages - 1};
+    std::memcpy(header.data() + 1024, info, sizeof(info));
+    std::memcpy(header.data() + kPage - 10, "SWAPSPACE2", 10);
+    const int fd = open(device, O_WRONLY | O_CLOEXEC);
+    const bool ok = fd >= 0 && write(fd, header.data(), kPage) == static_cast<ssize_t>(kPage);
+    close(fd);
+    return ok;
+}
+
+}  // namespace
+
+int wait_status(pid_t pid) {
+    int status = -1;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    return status;
+}
+
+double now() {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+}
+
+bool write_file(const char* path, const char* word) {
+    const int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    const auto size = static_cast<ssize_t>(std::strlen(word));
+    const bool ok = write(fd, word, static_cast<size_t>(size)) == size;
+    close(fd);
+    return ok;
+}
+
+std::string read_file(const std::string& path) {
+    std::ifstream file(path);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+uint64_t number_in(const char* path, const std::string& name) {
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);) {
+        std::istringstream words(line);
+        std::string word;
+        uint64_t value = 0;
+        if (words >> word >> value && (word == name || word == name + ":")) {
+            return value;
+        }
+    }
+    return 0;
+}
+
+ZramSwap::ZramSwap() {
+    if (system("modprobe zram 2>/dev/null") == 0 &&
+        write_file("/sys/block/zram0/disksize", "32M") && make_swap(kZram, 32 << 8)) {
+        on_ = swapon(kZram, 0) == 0;
+    }
+    before_ = number_in("/proc/vmstat", "pswpout");
+}
+
+ZramSwap::~ZramSwap() {
+    off();
+    write_file("/sys/block/zram0/reset", "1");
+}
+
+uint64_t ZramSwap::pages_out() const {
+    return number_in("/proc/vmstat", "pswpout") - before_;
+}
+
+bool ZramSwap::off() {
+    const bool ok = !on_ || swapoff(kZram) == 0;
+    on_ = on_ && !ok;
+    return ok;
+}
+
+void page_out(char* start, size_t size) {
+    for (char* page = start; page < start + size; page += kPage) {
+        madvise(page, kPage, MADV_PAGEOUT);
+        madvise(page, kPage, MADV_PAGEOUT);
+    }
+}
+
+}  // namespace support
