@@ -25,6 +25,8 @@
 
 namespace dune::sandbox {
 
+bool huge_pages_were_on = false;
+
 namespace {
 
 constexpr int kFailed = 125;
@@ -200,6 +202,9 @@ int run() {
     if (error != 0) {
         return fail(kNotExecutable, fmt::format("cannot load {}: {}", image.text,
                                                 strerror(static_cast<int>(-error))));
+    }
+    if (huge_pages_were_on) {
+        prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
     }
     engine::enter(first_thread);
 }

@@ -5,6 +5,9 @@
 
 namespace dune::sandbox {
 
+// Huge pages have been switched off for the start and are to be on again for the program.
+extern bool huge_pages_were_on;
+
 // Starts what the command line says. Returns an exit status if that failed.
 int launch(int argc, char** argv);
 
