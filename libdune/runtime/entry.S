@@ -15,19 +15,29 @@
 	.text
 
 /*
- * Save the vector state where the thread has room for it; go to on_stack if that is taken by an
- * outer trap. Leaves the area in r12. Clobbers rax.
+ * Save the vector state where the thread has room for it; go to `taken` if that is an outer trap's.
+ * Leaves the area in r12: the trap may end on another thread. Clobbers rax.
  */
-.macro TRAP_FPU_SAVE variant, on_stack
+.macro TRAP_FPU_SAVE variant, taken
 	mov	%gs:TH_TRAP_FPU, %r12
-	btsl	$0, FPU_BUSY(%r12)
-	jc	\on_stack
+	testb	$1, FPU_OWNER(%r12)
+	jz	\taken
+	mov	%rsp, FPU_OWNER(%r12)
 	FPU_SAVE \variant
 .endm
 
 .macro TRAP_FPU_LOAD variant
 	FPU_LOAD \variant
-	movl	$0, FPU_BUSY(%r12)
+	movq	$FPU_FREE, FPU_OWNER(%r12)
+.endm
+
+/*
+ * The area is a trap's. Go to `dead` if that trap will not return. Clobbers rax, rbx, rcx.
+ */
+.macro TRAP_FPU_CHECK_OWNER dead
+	call	dune_owner_is_gone
+	test	%eax, %eax
+	jnz	\dead
 .endm
 
 /* The same on the stack; rbx keeps the stack pointer. */
@@ -53,8 +63,6 @@
 
 /* The vector state of ring 3, to the area that belongs to it. */
 .macro USER_FPU_SAVE variant
-	mov	%rsp, %rbx
-	.cfi_def_cfa_register %rbx
 	mov	%gs:TH_USER_FPU, %r12
 	FPU_SAVE \variant
 .endm
@@ -140,19 +148,36 @@
 .endm
 
 /*
+ * Return to ring 0, if the handler left it at that. rsp is at the frame, whose vector state is
+ * loaded.
+ */
+.macro RETURN_RING0 variant
+	testb	$3, TF_CS(%rsp)
+	jnz	dune_begin_user_\variant
+	orl	$RFLAGS_IOPL, TF_RFLAGS(%rsp)
+	POP_REGS
+	add	$8, %rsp
+	iretq
+.endm
+
+/*
  * Page fault. From ring 0 and of a present page, this is the short way to the handler. kind:
  * "preserve" saves the vector state around the handler, "general" has a handler that does not need
- * it.
+ * it. Entered at _ring0 as long as there is no ring 3.
+ *
+ * One look tells all that is unusual: in rax, bit 0 is set if the page is not present, bit 14 if
+ * the fault is Linux' doing, and all bits from 16 on are. An area that is free has bits 0 and 14 in
+ * its owner's place; one that is not has an address there, which is above 64 KiB.
  */
 .macro PGFLT kind, variant
 FUNCTION dune_pgflt_\kind\()_\variant
 	testb	$3, 16(%rsp)
 	jnz	dune_pgflt_user_\variant
+	.globl	dune_pgflt_\kind\()_\variant\()_ring0
+	.hidden	dune_pgflt_\kind\()_\variant\()_ring0
+dune_pgflt_\kind\()_\variant\()_ring0:
 	subb	$1, %gs:TH_IST1_BYTE1
 	jc	dune_nested_pgflt
-	testb	$1, (%rsp)		/* not present: may be a GiB that was not mapped yet */
-	jz	.Labsent_\kind\()_\variant
-.Lgo_\kind\()_\variant:
 	MOVE_HARDWARE_FRAME
 	push	%rax
 	PUSH_REGS
@@ -163,26 +188,47 @@ FUNCTION dune_pgflt_\kind\()_\variant
 	CFI_FRAME
 	cld
 	mov	%cr2, %rdi
-	btr	$FROM_HOST_BIT, %esi
-	jc	.Lfrom_host_\kind\()_\variant
+	lea	-0x10001(%rsi), %rax
 .ifc \kind,general
+	test	$FPU_FREE, %eax
+	jnz	.Lunusual_\kind\()_\variant
+.Lcall_\kind\()_\variant:
 	mov	%rsp, %rdx
 	call	*dune_pgflt_handler(%rip)
 .else
-	TRAP_FPU_SAVE \variant, .Lon_stack_\variant
+	mov	%gs:TH_TRAP_FPU, %r12
+	test	%rax, FPU_OWNER(%r12)
+	jnz	.Lunusual_\kind\()_\variant
+.Lcall_\kind\()_\variant:
+	mov	%rsp, FPU_OWNER(%r12)
+	FPU_SAVE \variant
 	mov	%rsp, %rdx
 	call	*dune_pgflt_handler(%rip)
 	TRAP_FPU_LOAD \variant
 .endif
-	jmp	dune_trap_return_\variant
+.Lreturn_\kind\()_\variant:
+	RETURN_RING0 \variant
 
-.ifc \kind,preserve
-.Lon_stack_\variant:
+.Lunusual_\kind\()_\variant:
+	lea	dune_owner_probe(%rip), %rax
+	cmp	%rax, TF_RIP(%rsp)
+	je	.Lprobe_\kind\()_\variant
+	testb	$1, %sil		/* not present: may be a GiB that was not mapped yet */
+	jz	.Labsent_\kind\()_\variant
+.Lpresent_\kind\()_\variant:
+	btr	$FROM_HOST_BIT, %esi
+	jc	.Lfrom_host_\kind\()_\variant
+.ifc \kind,general
+	jmp	.Lcall_\kind\()_\variant
+.else
+	testb	$1, FPU_OWNER(%r12)
+	jnz	.Lcall_\kind\()_\variant
+	TRAP_FPU_CHECK_OWNER .Lcall_\kind\()_\variant
 	TRAP_FPU_SAVE_ON_STACK
 	mov	%rbx, %rdx
 	call	*dune_pgflt_handler(%rip)
 	TRAP_FPU_LOAD_FROM_STACK
-	jmp	dune_trap_return_\variant
+	jmp	.Lreturn_\kind\()_\variant
 .endif
 
 .Lfrom_host_\kind\()_\variant:
@@ -191,28 +237,45 @@ FUNCTION dune_pgflt_\kind\()_\variant
 	mov	%r12, %rcx
 	call	dune_pgflt_from_host
 	TRAP_FPU_LOAD_FROM_STACK
-	jmp	dune_trap_return_\variant
-	.cfi_endproc
+	jmp	.Lreturn_\kind\()_\variant
 
 .Labsent_\kind\()_\variant:
-	push	%rax
-	mov	%cr2, %rax
+	mov	%rdi, %rax
 	shr	$30, %rax
 	cmp	$(1 << 17), %rax
-	jae	.Lknown_\kind\()_\variant
+	jae	.Lpresent_\kind\()_\variant
 	bt	%rax, dune_slot_mapped(%rip)
 	jnc	.Lfix_\kind\()_\variant
 	mov	%cr3, %rax
 	xor	dune_pgroot_cr3(%rip), %rax
 	shr	$12, %rax		/* the PCID may differ */
-	jnz	.Lfix_\kind\()_\variant
-.Lknown_\kind\()_\variant:
-	pop	%rax
-	jmp	.Lgo_\kind\()_\variant
+	jz	.Lpresent_\kind\()_\variant
 .Lfix_\kind\()_\variant:
-	pop	%rax
-	FIX_ABSENT
-	jmp	.Lgo_\kind\()_\variant
+	mov	%rsp, %rbx
+	.cfi_def_cfa_register %rbx
+	mov	%rdi, %r13
+	mov	%esi, %r14d
+	mov	%gs:TH_FIX_STACK, %rsp
+	push	%rax			/* a multiple of 16 */
+	mov	%gs:TH_FIX_FPU, %r12
+	FPU_SAVE_FULL
+	call	dune_fix_absent
+	mov	%eax, %r15d
+	FPU_LOAD legacy
+	mov	%rbx, %rsp
+	.cfi_def_cfa_register %rsp
+	test	%r15b, %r15b
+	jnz	.Lreturn_\kind\()_\variant
+	mov	%gs:TH_TRAP_FPU, %r12
+	mov	%r13, %rdi
+	mov	%r14d, %esi
+	jmp	.Lpresent_\kind\()_\variant
+
+.Lprobe_\kind\()_\variant:
+	lea	dune_owner_is_gone_yes(%rip), %rax
+	mov	%rax, TF_RIP(%rsp)
+	jmp	.Lreturn_\kind\()_\variant
+	.cfi_endproc
 	END dune_pgflt_\kind\()_\variant
 .endm
 
@@ -235,32 +298,39 @@ FUNCTION dune_trap_\variant
 	.cfi_signal_frame
 	CFI_FRAME
 	cld
-	TRAP_FPU_SAVE \variant, .Ltrap_on_stack_\variant
+.Ltrap_save_\variant:
+	TRAP_FPU_SAVE \variant, .Ltrap_area_taken_\variant
 	mov	%rsp, %rdi
 	mov	%r12, %rdx
 	lea	dune_intr_handlers(%rip), %rax
 	call	*(%rax,%rsi,8)
 	TRAP_FPU_LOAD \variant
-	jmp	dune_trap_return_\variant
 
-.Ltrap_on_stack_\variant:
+/* rsp is at a struct dune_tf of ring 0 or 3. */
+	.globl	dune_trap_return_\variant
+	.hidden	dune_trap_return_\variant
+dune_trap_return_\variant:
+	RETURN_RING0 \variant
+
+.Ltrap_area_taken_\variant:
+	TRAP_FPU_CHECK_OWNER .Ltrap_take_area_\variant
 	TRAP_FPU_SAVE_ON_STACK
 	mov	%rbx, %rdi
 	mov	%r12, %rdx
 	lea	dune_intr_handlers(%rip), %rax
 	call	*(%rax,%rsi,8)
 	TRAP_FPU_LOAD_FROM_STACK
+	jmp	dune_trap_return_\variant
+.Ltrap_take_area_\variant:
+	movq	$FPU_FREE, FPU_OWNER(%r12)
+	jmp	.Ltrap_save_\variant
 
-/* rsp is at a struct dune_tf of ring 0 or 3. */
-	.globl	dune_trap_return_\variant
-	.hidden	dune_trap_return_\variant
-dune_trap_return_\variant:
-	testb	$3, TF_CS(%rsp)
-	jnz	dune_return_user_\variant
-	orl	$RFLAGS_IOPL, TF_RFLAGS(%rsp)
-	POP_REGS
-	add	$8, %rsp
-	iretq
+/* A frame of ring 0 has become one of ring 3, perhaps the first. Vector registers stay. */
+	.globl	dune_begin_user_\variant
+	.hidden	dune_begin_user_\variant
+dune_begin_user_\variant:
+	call	dune_ring3_begins
+	jmp	dune_return_user_\variant
 	.cfi_endproc
 
 /* ---- from ring 3 -------------------------------------------------------------------------- */
@@ -278,7 +348,7 @@ dune_trap_return_\variant:
 	FS_TO_RING0 \variant
 	FLAGS_RING0
 	USER_FPU_SAVE \variant
-	mov	%rbx, %rdi
+	mov	%rsp, %rdi
 	mov	%r12, %rdx
 	lea	dune_intr_handlers(%rip), %rax
 	call	*(%rax,%rsi,8)
@@ -296,7 +366,7 @@ FUNCTION dune_pgflt_user_\variant
 	USER_FPU_SAVE \variant
 	mov	%cr2, %rdi
 	mov	%gs:IST_ERR, %esi
-	mov	%rbx, %rdx
+	mov	%rsp, %rdx
 	btr	$FROM_HOST_BIT, %esi
 	jc	.Lpgflt_user_host_\variant
 	call	*dune_pgflt_handler(%rip)
@@ -305,8 +375,6 @@ FUNCTION dune_pgflt_user_\variant
 	mov	%r12, %rcx
 	call	dune_pgflt_from_host
 .Luser_done_\variant:
-	mov	%rbx, %rsp
-	.cfi_def_cfa_register %rsp
 	testb	$3, TF_CS(%rsp)		/* a handler may have made it a frame of ring 0 */
 	jz	.Luser_to_ring0_\variant
 
@@ -355,12 +423,10 @@ FUNCTION dune_lstar_\variant
 	FS_TO_RING0 \variant
 	FLAGS_RING0
 	USER_FPU_SAVE \variant
-	mov	%rbx, %rdi
+	mov	%rsp, %rdi
 	call	*dune_syscall_handler(%rip)
 	cli
 	FPU_LOAD \variant
-	mov	%rbx, %rsp
-	.cfi_def_cfa_register %rsp
 	/* SYSRET if it gives back all that the frame says, and cannot fault in ring 0. */
 	cmpl	$SEL_USER_CS, TF_CS(%rsp)
 	jne	.Lsyscall_iret_\variant
@@ -387,12 +453,41 @@ FUNCTION dune_lstar_\variant
 	END dune_lstar_\variant
 .endm
 
+dune_entry_begin:
 	ENTRY_CODE fast
 	PGFLT preserve, fast
 	PGFLT general, fast
 	ENTRY_CODE legacy
 	PGFLT preserve, legacy
 	PGFLT general, legacy
+dune_entry_end:
+
+/*
+ * Is the trap that owns the area in r12 sure not to return, since its handler was left by
+ * siglongjmp()? It is if its frame lies where ours is now, or what we interrupted; and if something
+ * else is where the handler's return address was. That place may not be memory any more: the
+ * page-fault entry knows dune_owner_probe. Our frame is above the return address. To eax; clobbers
+ * rbx, rcx.
+ */
+FUNCTION dune_owner_is_gone
+	mov	FPU_OWNER(%r12), %rcx
+	lea	8(%rsp), %rbx
+	cmp	%rbx, %rcx
+	jb	dune_owner_probe
+	cmp	8 + TF_RSP(%rsp), %rcx
+	jb	dune_owner_is_gone_yes
+dune_owner_probe:
+	mov	-8(%rcx), %rcx
+	lea	dune_entry_begin(%rip), %rbx
+	sub	%rbx, %rcx
+	xor	%eax, %eax
+	cmp	$(dune_entry_end - dune_entry_begin), %rcx
+	jae	dune_owner_is_gone_yes
+	ret
+dune_owner_is_gone_yes:
+	mov	$1, %eax
+	ret
+	END dune_owner_is_gone
 
 /* ---- faults while the IST stack was in use --------------------------------------------------- */
 

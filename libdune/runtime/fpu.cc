@@ -51,7 +51,8 @@ bool fast_entry_possible() noexcept {
 }
 
 void fpu_area_clear(std::uint8_t* area) noexcept {
-    std::memset(area + FPU_BUSY, 0, 64);
+    std::memset(area + FPU_OWNER, 0, 64);
+    *reinterpret_cast<std::uint64_t*>(area + FPU_OWNER) = FPU_FREE;
     std::memset(area + sizeof(fxsave), 0, dune_have_xsave != 0 ? kXsaveHeader : std::size_t{0});
 }
 

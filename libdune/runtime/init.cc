@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "fpu_area.h"
+#include "gates.h"
 #include "process.h"
 #include "signals.h"
 #include "sys.h"
@@ -143,7 +144,7 @@ int dune_init(bool map_full) {
         process.device = -1;
         return ret;
     }
-    idt_init(process.fast_entry);
+    traps_init(process.fast_entry);
     signals_init();
     return 0;
 }

@@ -55,6 +55,7 @@ SAME(PAGE_RIP, dune_vcpu_page, rip);
 SAME(PAGE_RFLAGS, dune_vcpu_page, rflags);
 SAME(PAGE_PENDING_ANY, dune_vcpu_page, pending_any);
 static_assert(1U << FROM_HOST_BIT == DUNE_PF_FROM_HOST);
+static_assert(FPU_FREE == (DUNE_PF_FROM_HOST | FEC_P));
 static_assert(HC_LEAVE == DUNE_HC_LEAVE);
 
 namespace dune::rt {

@@ -108,8 +108,12 @@
 #define PAGE_PENDING_ANY 0xe8
 #define PAGE_FAULT_SIGNAL 0x118
 
-/* An area for XSAVE has its "in use" word this far before it. */
-#define FPU_BUSY (-64)
+/*
+ * An area for XSAVE has, this far before it, the frame of the trap that saved to it, or FPU_FREE: the
+ * bits that entry.S looks at in an error code (not present; FROM_HOST_BIT).
+ */
+#define FPU_OWNER (-64)
+#define FPU_FREE 0x4001
 /* Components that handlers do not get a fresh copy of: PKRU (9), which they may want to change. */
 #define FPU_MASK_LOW 0xfffffdff
 

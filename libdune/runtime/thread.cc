@@ -8,8 +8,8 @@
 #include <cstring>
 
 #include "fpu_area.h"
+#include "gates.h"
 #include "sys.h"
-#include "trap.h"
 
 namespace dune::rt {
 namespace {

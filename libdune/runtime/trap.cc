@@ -7,16 +7,11 @@
 #include "../mm/backing.h"
 #include "../mm/fault.h"
 #include "../mm/tables.h"
+#include "gates.h"
 #include "layout.h"
 #include "process.h"
 
 extern "C" {
-// Entry code (entry.S, vectors.S).
-extern const char dune_vectors_fast[], dune_vectors_legacy[];
-extern const char dune_pgflt_preserve_fast[], dune_pgflt_preserve_legacy[];
-extern const char dune_pgflt_general_fast[], dune_pgflt_general_legacy[];
-extern const char dune_lstar_fast[], dune_lstar_legacy[];
-extern const char dune_double_fault[];
 extern const char dune_copy_user_insn[], dune_copy_user_fixup[];
 extern const char dune_user_cmpxchg_insn[], dune_user_cmpxchg_fixup[];
 
@@ -28,25 +23,6 @@ __attribute__((visibility("hidden"))) dune_syscall_cb dune_syscall_handler;
 
 namespace dune::rt {
 namespace {
-
-/** A gate of the IDT (SDM vol. 3, figure 6-8). */
-struct Gate {
-    std::uint64_t low, high;
-};
-
-alignas(4096) Gate idt[DUNE_NR_VECTORS];
-bool fast_entry;
-
-void set_gate(unsigned vector, const char* entry, unsigned ist) noexcept {
-    const auto address = reinterpret_cast<std::uint64_t>(entry);
-    constexpr std::uint64_t kInterruptGate = 0x8e;
-    // INT3 and INTO are instructions of ring 3.
-    const std::uint64_t dpl = vector == T_BRKPT || vector == T_OFLOW ? 3 : 0;
-    idt[vector].high = address >> 32;
-    idt[vector].low = (address & 0xffff) | std::uint64_t{SEL_KERNEL_CS} << 16 |
-                      std::uint64_t{ist} << 32 | (kInterruptGate | dpl << 5) << 40 |
-                      (address >> 16 & 0xffff) << 48;
-}
 
 /** Where access to ring 3's memory may fault, and where it goes on then (user.S). */
 struct Fixup {
@@ -93,17 +69,12 @@ void default_syscall(dune_tf* tf) {
 }
 
 void set_pgflt(dune_pgflt_cb cb, bool general_regs) noexcept {
-    const char* entry;
-    if (general_regs)
-        entry = fast_entry ? dune_pgflt_general_fast : dune_pgflt_general_legacy;
-    else
-        entry = fast_entry ? dune_pgflt_preserve_fast : dune_pgflt_preserve_legacy;
     // Between the two, the entry that preserves more must not meet the other's handler.
     if (!general_regs)
-        set_gate(T_PGFLT, entry, kIstTrap);
+        gate_page_faults(false);
     __atomic_store_n(&dune_pgflt_handler, cb, __ATOMIC_RELEASE);
     if (general_regs)
-        set_gate(T_PGFLT, entry, kIstTrap);
+        gate_page_faults(true);
 }
 
 }  // namespace
@@ -147,29 +118,16 @@ void set_trap_handler(unsigned vector, TrapHandler handler) noexcept {
     __atomic_store_n(&dune_intr_handlers[vector], handler, __ATOMIC_RELEASE);
 }
 
-void idt_init(bool fast) noexcept {
-    fast_entry = fast;
-    const char* const stubs = fast ? dune_vectors_fast : dune_vectors_legacy;
-    for (unsigned vector = 0; vector < DUNE_NR_VECTORS; ++vector) {
-        set_gate(vector, stubs + static_cast<std::size_t>(vector) * VECTOR_STUB_SIZE, kIstTrap);
+void traps_init(bool fast) noexcept {
+    for (unsigned vector = 0; vector < DUNE_NR_VECTORS; ++vector)
         if (dune_intr_handlers[vector] == nullptr)
             dune_intr_handlers[vector] = default_handler(vector);
-    }
-    set_gate(T_DBLFLT, dune_double_fault, kIstDoubleFault);
     dune_intr_handlers[DUNE_SIGNAL_INTR_BASE] = default_trap;
     if (dune_pgflt_handler == nullptr)
         dune_pgflt_handler = default_pgflt;
-    set_pgflt(dune_pgflt_handler, false);
     if (dune_syscall_handler == nullptr)
         dune_syscall_handler = default_syscall;
-}
-
-TablePointer idt_pointer() noexcept {
-    return {.limit = sizeof(idt) - 1, .base = reinterpret_cast<std::uint64_t>(idt)};
-}
-
-std::uint64_t lstar() noexcept {
-    return reinterpret_cast<std::uint64_t>(fast_entry ? dune_lstar_fast : dune_lstar_legacy);
+    gates_init(fast);
 }
 
 bool has_pgflt_handler() noexcept {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/** @file The interrupt table, and what a vector does before anybody registers a handler. */
+/** @file What a vector does, also before anybody registers a handler. */
 #pragma once
 
 #include <cstddef>
@@ -7,13 +7,8 @@
 
 #include "kern/dune.h"
 #include "libdune/dune.h"
-#include "tables.h"
 
 namespace dune::rt {
-
-/** IST numbers; all vectors but #DF use kIstTrap. */
-constexpr unsigned kIstTrap = 1;
-constexpr unsigned kIstDoubleFault = 2;
 
 /** What handlers of vectors are really called with: also the vector and the saved vector state. */
 using TrapHandler = void (*)(dune_tf* tf, std::uint64_t vector, void* fpu);
@@ -42,12 +37,8 @@ void default_page_fault(std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) noe
 bool user_compare_exchange(std::uint32_t* word, std::uint32_t from, std::uint32_t to,
                            std::uint32_t* seen) noexcept;
 
-/** Fill the interrupt table. fast: with the fast form of the entry code. */
-void idt_init(bool fast) noexcept;
-/** For LIDT. */
-TablePointer idt_pointer() noexcept;
-/** For IA32_LSTAR. */
-std::uint64_t lstar() noexcept;
+/** Default handlers, and the interrupt table. fast: with the fast form of the entry code. */
+void traps_init(bool fast) noexcept;
 
 /** Has the program registered a page-fault handler? */
 bool has_pgflt_handler() noexcept;

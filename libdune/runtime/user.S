@@ -81,10 +81,19 @@ FUNCTION dune_leave_user
 	ret
 	END dune_leave_user
 
-/* void dune_go_frame_VARIANT(struct dune_tf *): go on with the frame, wherever it is */
+/*
+ * void dune_go_frame_VARIANT(struct dune_tf *): go on with the frame, wherever it is. If it is that of
+ * the trap whose handler calls this, the vector state that belongs to it comes with it.
+ */
 .macro GO_FRAME variant
 FUNCTION dune_go_frame_\variant
 	cli				/* nothing may be pushed below the frame */
+	mov	%gs:TH_TRAP_FPU, %r12
+	cmp	%rdi, FPU_OWNER(%r12)
+	jne	.Lgo_\variant
+	FPU_LOAD \variant
+	movq	$FPU_FREE, FPU_OWNER(%r12)
+.Lgo_\variant:
 	mov	%rdi, %rsp
 	testb	$3, TF_CS(%rsp)
 	jnz	dune_enter_user_\variant

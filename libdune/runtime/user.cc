@@ -7,6 +7,7 @@
 #include "../mm/fault.h"
 #include "../mm/tables.h"
 #include "fpu_area.h"
+#include "gates.h"
 #include "libdune/dune.h"
 #include "process.h"
 #include "signals.h"
@@ -90,6 +91,7 @@ extern "C" {
 int dune_jump_to_user(struct dune_tf* tf) {
     if (!dune_in_guest())
         return -EPERM;
+    dune_ring3_begins();
     const std::size_t size = fpu_area_size();
     return static_cast<int>(process.fast_entry ? dune_run_user_fast(tf, size)
                                                : dune_run_user_legacy(tf, size));
@@ -108,6 +110,8 @@ void dune_pop_trap_frame(struct dune_tf* tf) {
         complain("dune_pop_trap_frame() was called in host mode");
         dune_die();
     }
+    if ((tf->cs & 3) != 0)
+        dune_ring3_begins();
     if (process.fast_entry)
         dune_go_frame_fast(tf);
     dune_go_frame_legacy(tf);

@@ -3,6 +3,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <csetjmp>
 #include <csignal>
 #include <cstring>
 #include <memory>
@@ -177,6 +178,90 @@ TEST_F(RuntimeFpu, SurvivesSignalsAndContextSwitches) {
     signal(SIGALRM, SIG_DFL);
     EXPECT_TRUE(good);
     EXPECT_GE(hits, 60);
+}
+
+template <class F>
+bool survives(F cause) {
+    return xmm_survives(cause) && (!__builtin_cpu_supports("avx512f") || zmm_survives(cause));
+}
+
+/** Where the entry code saves vector registers, as its third argument of a handler tells. */
+const char* saved_at;
+sigjmp_buf back;
+
+using AnyHandler = void (*)(dune_tf* tf, std::uint64_t vector, const char* fpu);
+
+void handle_divide(AnyHandler handler) {
+    dune_register_intr_handler(
+        T_DIVIDE, reinterpret_cast<dune_intr_cb>(reinterpret_cast<void (*)()>(handler)));
+}
+
+[[gnu::noinline]] void divide() {
+    asm volatile("xor %%edx, %%edx\n\tmov $1, %%eax\n\txor %%ecx, %%ecx\n\tdiv %%ecx" ::
+                     : "eax", "ecx", "edx", "cc");
+}
+
+void skip_divide(dune_tf* tf, std::uint64_t, const char* fpu) {
+    saved_at = fpu;
+    tf->rip += 2;
+}
+
+void jump_out(dune_tf*, std::uint64_t, const char* fpu) {
+    saved_at = fpu;
+    scribble();
+    siglongjmp(back, 1);
+}
+
+/** Where the state goes of a trap whose handler is left by siglongjmp(). */
+[[gnu::noinline]] const char* leave_handler() {
+    handle_divide(jump_out);
+    if (sigsetjmp(back, 0) == 0)
+        divide();
+    asm volatile("sti");
+    return saved_at;
+}
+
+TEST_F(RuntimeFpu, HandlerLeftByLongjmpDoesNotKeepTheArea) {
+    handle_divide(skip_divide);
+    divide();
+    const char* const area = saved_at;
+    for (int i = 0; i < 3; ++i)
+        EXPECT_EQ(leave_handler(), area);
+    handle_divide(skip_divide);
+    EXPECT_TRUE(survives([] { divide(); }));
+    EXPECT_EQ(saved_at, area);
+    dune_register_intr_handler(T_DIVIDE, nullptr);
+}
+
+TEST_F(RuntimeFpu, NestedTrapDoesNotTakeTheArea) {
+    handle_divide([](dune_tf* tf, std::uint64_t, const char* fpu) {
+        static int depth = 0;
+        const char* const mine = fpu;
+        scribble();
+        const bool innermost = ++depth == 4;
+        if (!innermost)
+            divide();
+        EXPECT_TRUE(innermost || saved_at != mine);
+        --depth;
+        saved_at = mine;
+        tf->rip += 2;
+    });
+    EXPECT_TRUE(survives([] { divide(); }));
+    dune_register_intr_handler(T_DIVIDE, nullptr);
+}
+
+TEST_F(RuntimeFpu, PopTrapFrameBringsThemBack) {
+    handle_divide([](dune_tf* tf, std::uint64_t, const char* fpu) {
+        saved_at = fpu;
+        scribble();
+        tf->rip += 2;
+        dune_pop_trap_frame(tf);
+    });
+    EXPECT_TRUE(survives([] { divide(); }));
+    const char* const first = saved_at;
+    EXPECT_TRUE(survives([] { divide(); }));
+    EXPECT_EQ(saved_at, first);
+    dune_register_intr_handler(T_DIVIDE, nullptr);
 }
 
 TEST_F(RuntimeFpu, SaveAndLoad) {
