@@ -206,16 +206,18 @@ static bool mirror_address(struct dune_process *proc, u64 gpa, unsigned long *ad
 	return va != DUNE_SLOT_NONE;
 }
 
-/* Installs what a walk found, unless the page table may have changed since. */
-static void mirror_install(struct dune_vcpu *vcpu, u64 gpa, u64 seq, const struct dune_leaf *leaf)
+/* Installs what a walk found, unless the page table may have changed since: then false. */
+static bool mirror_install(struct dune_vcpu *vcpu, u64 gpa, u64 seq, const struct dune_leaf *leaf)
 {
 	struct dune_process *proc = vcpu->proc;
+	bool done = false;
 
 	spin_lock(&proc->lock);
 	if (likely(!proc->inval_active && proc->inval_seq == seq && !proc->dead))
-		dune_engine->map(vcpu, gpa, leaf);
+		done = dune_engine->map(vcpu, gpa, leaf);
 	spin_unlock(&proc->lock);
 	vcpu->count.ept_faults++;
+	return done;
 }
 
 /**
@@ -224,9 +226,13 @@ static void mirror_install(struct dune_vcpu *vcpu, u64 gpa, u64 seq, const struc
  * @gpa: guest-physical address of the access
  * @access: DUNE_LEAF_*, what for; other bits are ignored
  *
+ * While an invalidation is under way nothing can be mapped, and the one who does it may wait for
+ * this CPU. The guest must not just try again then: an event whose delivery faults would come back
+ * here for ever, without an instruction boundary at which an interrupt is taken.
+ *
  * Context: interrupts off.
  *
- * Return: true if the guest can go on; false if dune_mirror_fault() has to see to it.
+ * Return: true if it is mapped; false if dune_mirror_fault() has to see to it, interrupts on.
  */
 bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 {
@@ -241,8 +247,7 @@ bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 		return false;
 	if (!mirror_walk(proc->mm, addr, &leaf) || access & DUNE_LEAF_ACCESS & ~leaf.access)
 		return false;
-	mirror_install(vcpu, gpa, seq, &leaf);
-	return true;
+	return mirror_install(vcpu, gpa, seq, &leaf);
 }
 
 /**

@@ -64,7 +64,8 @@ struct dune_engine {
 	void (*sched_out)(struct dune_vcpu *vcpu);
 
 	/* The mirror's tables. All but the last two are called with proc->lock held. */
-	void (*map)(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf);
+	/* false if a larger page is in the way; it goes soon */
+	bool (*map)(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf);
 	/* true if a mapping went, and so CPUs have to flush; empty tables go to *freed */
 	bool (*zap)(struct dune_process *proc, u64 start, u64 end, struct list_head *freed);
 	/* Accessed since last asked? clear: forget that it was. *flush: a flush is needed. */

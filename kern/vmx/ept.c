@@ -101,8 +101,10 @@ static u64 ept_leaf(const struct dune_leaf *leaf, u64 gpa, int level)
  * @leaf: what the host's page table says of it
  *
  * Context: proc->lock held.
+ *
+ * Return: false if a larger page is in the way: Linux is splitting it, and its notifier comes.
  */
-void vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf)
+bool vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf)
 {
 	int level = EPT_ROOT_LEVEL, last = min_t(int, leaf->level, dune_vmx_engine.max_level);
 	struct dune_process *proc = vcpu->proc;
@@ -114,7 +116,7 @@ void vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf)
 	if (last == 1 && vmx->last_table && vmx->last_table_gpa == gpa >> 21 &&
 	    vmx->last_table_gone == proc->tables_gone) {
 		WRITE_ONCE(*ept_entry(vmx->last_table, gpa, 1), ept_leaf(leaf, gpa, 1));
-		return;
+		return true;
 	}
 	for (;; level--) {
 		e = ept_entry(table, gpa, level);
@@ -135,8 +137,7 @@ void vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf)
 			WRITE_ONCE(*e, __pa(next) | EPT_RWX);
 			table = next;
 		} else if (unlikely(is_leaf(val, level))) {
-			/* A larger page was here, and Linux is splitting it: its notifier comes. */
-			return;
+			return false;
 		} else {
 			table = child(val);
 		}
@@ -147,6 +148,7 @@ void vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf)
 		vmx->last_table_gpa = gpa >> 21;
 		vmx->last_table_gone = proc->tables_gone;
 	}
+	return true;
 }
 
 static bool ept_zap_table(struct dune_process *proc, void *table, int level, u64 base, u64 start,
