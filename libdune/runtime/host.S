@@ -131,12 +131,13 @@ FUNCTION dune_resume_host
 	END dune_resume_host
 
 /*
- * long dune_host_fork(const struct { struct dune_regs; rip; rflags } *, long nr)
- * fork, vfork, and clone without a stack. The child goes on as dune_resume_host() says (rax there
- * is 0); if it shares memory, it does not write to this stack.
+ * long dune_host_fork(const struct { struct dune_regs; rip; rflags } *, long nr, void (*child)(void))
+ * fork, vfork, and clone without a stack. The child calls `child`, unless that is 0, and goes on as
+ * dune_resume_host() says (rax there is 0). If it shares memory, it does not write to this stack.
  */
 FUNCTION dune_host_fork
 	SAVE_CALLEE
+	push	%rdx
 	push	%rdi
 	mov	%rsi, %rax
 	LOAD_GUEST_REGS %rdi
@@ -145,32 +146,63 @@ FUNCTION dune_host_fork
 	test	%rax, %rax
 	jz	.Lfork_child
 	pop	%rdi
+	pop	%rdx
 	RESTORE_CALLEE
 	ret
 .Lfork_child:
+	mov	8(%rsp), %rax
+	test	%rax, %rax
+	jz	.Lfork_go
+	sub	$8, %rsp		/* a multiple of 16 */
+	call	*%rax
+	add	$8, %rsp
+.Lfork_go:
 	mov	(%rsp), %rdi
 	jmp	dune_resume_host
 	END dune_host_fork
 
 /*
- * long dune_host_clone(const struct dune_regs *, long nr)
+ * long dune_host_clone_thread(const struct dune_regs *, long nr)
+ * long dune_host_clone_process(const struct dune_regs *, long nr)
  * clone with a stack of the child's own, where to go is 8 bytes below the new stack pointer. All other
- * registers are the guest's.
+ * registers are the guest's. A process calls dune_fork_child().
  */
-FUNCTION dune_host_clone
+.macro HOST_CLONE kind
+FUNCTION dune_host_clone_\kind
 	SAVE_CALLEE
 	mov	%rsi, %rax
 	LOAD_GUEST_REGS %rdi
 	mov	REGS_RDI(%rdi), %rdi
 	syscall
 	test	%rax, %rax
-	jz	.Lclone_child
+	jz	.Lclone_child_\kind
 	RESTORE_CALLEE
 	ret
-.Lclone_child:
+.Lclone_child_\kind:
+.ifc \kind,process
+	push	-8(%rsp)		/* to where it is */
+	push	%rbp
+	mov	%rsp, %rbp
+	.irp	reg, rdi, rsi, rdx, r8, r9, r10
+	push	%\reg
+	.endr
+	and	$-16, %rsp
+	call	dune_fork_child
+	lea	-48(%rbp), %rsp
+	.irp	reg, r10, r9, r8, rdx, rsi, rdi
+	pop	%\reg
+	.endr
+	pop	%rbp
+	add	$8, %rsp
+	xor	%eax, %eax
+.endif
 	mov	-8(%rsp), %rcx		/* as after any SYSCALL */
 	jmp	*%rcx
-	END dune_host_clone
+	END dune_host_clone_\kind
+.endm
+
+	HOST_CLONE thread
+	HOST_CLONE process
 
 /* void dune_host_exit_thread(void *stack, size_t len, int status): without the stack */
 FUNCTION dune_host_exit_thread

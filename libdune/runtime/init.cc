@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "fork.h"
 #include "fpu_area.h"
 #include "gates.h"
 #include "process.h"
@@ -146,6 +147,7 @@ int dune_init(bool map_full) {
     }
     traps_init(process.fast_entry);
     signals_init();
+    fork_init();
     return 0;
 }
 

@@ -14,8 +14,17 @@ extern "C" void dune_sigreturn();
 namespace dune::rt {
 namespace {
 
-SignalAction table[kSignals + 1];
-mm::SpinLock lock;
+/**
+ * Read without the lock, by handlers in host mode: one of them may have interrupted the writer. So
+ * there are two copies, of which the one that `version` is odd or even for is not written to.
+ */
+struct Entry {
+    SignalAction copy[2];
+    std::uint32_t version;
+};
+
+Entry table[kSignals + 1];
+mm::SpinLock lock;  // for writers
 void (*monitor_arrived)(const siginfo_t& info);
 
 const auto kOurs = reinterpret_cast<std::uintptr_t>(&host_handler);
@@ -33,6 +42,14 @@ KernelSigaction host_action(const SignalAction& action) noexcept {
             .mask = ~std::uint64_t{0}};
 }
 
+/** Under the lock. */
+void put(int sig, const SignalAction& action) noexcept {
+    Entry& entry = table[sig];
+    const std::uint32_t next = entry.version + 1;
+    entry.copy[next & 1] = action;
+    __atomic_store_n(&entry.version, next, __ATOMIC_SEQ_CST);
+}
+
 bool valid(int sig) noexcept {
     return sig >= 1 && sig <= kSignals;
 }
@@ -40,8 +57,14 @@ bool valid(int sig) noexcept {
 }  // namespace
 
 SignalAction signal_get(int sig) noexcept {
-    const mm::SpinGuard guard(lock);
-    return table[sig];
+    const Entry& entry = table[sig];
+    for (;;) {
+        const std::uint32_t version = __atomic_load_n(&entry.version, __ATOMIC_ACQUIRE);
+        const SignalAction action = entry.copy[version & 1];
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (__atomic_load_n(&entry.version, __ATOMIC_RELAXED) == version)
+            return action;
+    }
 }
 
 KernelSigaction signal_wanted(int sig) noexcept {
@@ -50,22 +73,29 @@ KernelSigaction signal_wanted(int sig) noexcept {
 
 void signal_reset(int sig) noexcept {
     const mm::SpinGuard guard(lock);
-    table[sig].wanted.handler = reinterpret_cast<std::uintptr_t>(SIG_DFL);
+    SignalAction action = signal_get(sig);
+    action.wanted.handler = reinterpret_cast<std::uintptr_t>(SIG_DFL);
+    put(sig, action);
+}
+
+mm::SpinLock& signals_lock() noexcept {
+    return lock;
 }
 
 long signal_to_monitor(int sig, std::uint64_t flags) noexcept {
     if (!valid(sig))
         return -EINVAL;
     const mm::SpinGuard guard(lock);
-    SignalAction& entry = table[sig];
-    const SignalAction before = entry;
-    entry = {.wanted = {.handler = kOurs, .flags = flags, .restorer = 0, .mask = 0},
-             .callback = nullptr,
-             .monitor = true};
-    const KernelSigaction ours = host_action(entry);
+    const SignalAction before = signal_get(sig);
+    const SignalAction action = {
+        .wanted = {.handler = kOurs, .flags = flags, .restorer = 0, .mask = 0},
+        .callback = nullptr,
+        .monitor = true};
+    put(sig, action);
+    const KernelSigaction ours = host_action(action);
     const long ret = sys_sigaction(sig, &ours, nullptr);
     if (ret != 0)
-        entry = before;
+        put(sig, before);
     return ret;
 }
 
@@ -82,24 +112,23 @@ long signal_action(int sig, const KernelSigaction* act, KernelSigaction* old) no
     if (!valid(sig))
         return -EINVAL;
     const mm::SpinGuard guard(lock);
-    SignalAction& entry = table[sig];
-    const KernelSigaction before = entry.wanted;
+    const SignalAction before = signal_get(sig);
     KernelSigaction linux_before = {};
     KernelSigaction linux_now = {};
     if (act != nullptr) {
         // First, so that the handler finds it whenever the signal comes.
-        entry.wanted = *act;
-        entry.callback = nullptr;
-        entry.monitor = false;
-        linux_now = is_handler(*act) ? host_action(entry) : *act;
+        const SignalAction action = {.wanted = *act, .callback = nullptr, .monitor = false};
+        put(sig, action);
+        linux_now = is_handler(*act) ? host_action(action) : *act;
     }
     const long ret = sys_sigaction(sig, act != nullptr ? &linux_now : nullptr, &linux_before);
     if (ret != 0) {
-        entry.wanted = before;
+        if (act != nullptr)
+            put(sig, before);
         return ret;
     }
     if (old != nullptr)
-        *old = linux_before.handler == kOurs ? before : linux_before;
+        *old = linux_before.handler == kOurs ? before.wanted : linux_before;
     return 0;
 }
 
@@ -108,9 +137,12 @@ void signals_init() noexcept {
         KernelSigaction now = {};
         if (sys_sigaction(sig, nullptr, &now) != 0 || now.handler == kOurs)
             continue;
-        table[sig].wanted = now;
+        const mm::SpinGuard guard(lock);
+        SignalAction action = signal_get(sig);
+        action.wanted = now;
+        put(sig, action);
         if (is_handler(now)) {
-            const KernelSigaction ours = host_action(table[sig]);
+            const KernelSigaction ours = host_action(action);
             sys_sigaction(sig, &ours, nullptr);
         }
     }
@@ -157,8 +189,9 @@ int dune_register_signal_handler(int signum, dune_intr_cb cb) {
     SignalAction action;
     {
         const dune::mm::SpinGuard guard(lock);
-        table[signum].callback = cb;
-        action = table[signum];
+        action = signal_get(signum);
+        action.callback = cb;
+        put(signum, action);
     }
     const unsigned vector = signal_vector(signum);
     if (vector != 255)

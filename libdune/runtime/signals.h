@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "../mm/spinlock.h"
 #include "sys.h"
 #include "thread.h"
 
@@ -30,6 +31,9 @@ void set_monitor_signal(void (*arrived)(const siginfo_t& info)) noexcept;
 
 /** What the program asked for. */
 KernelSigaction signal_wanted(int sig) noexcept;
+
+/** For fork(): held by who changes what the program wants. */
+mm::SpinLock& signals_lock() noexcept;
 
 /** CR4 bits that dune_protect_supervisor() turned on. */
 std::uint64_t protect_bits() noexcept;

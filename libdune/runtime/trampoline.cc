@@ -2,7 +2,7 @@
 /*
  * The host-mode side of a thread in Dune mode: a loop that enters the guest, and does in host mode
  * what the guest asks for. It runs on a stack of its own, so that frames of Linux signals never
- * come onto the program's.
+ * come onto the program's. Compiled without vector registers: they are the guest's.
  */
 #include <sched.h>
 #include <sys/syscall.h>
@@ -12,6 +12,7 @@
 #include <csignal>
 #include <cstddef>
 
+#include "fork.h"
 #include "process.h"
 #include "signals.h"
 #include "sys.h"
@@ -20,8 +21,9 @@
 extern "C" {
 int dune_host_syscall(dune_regs* regs, dune::rt::Thread* thread);
 [[noreturn]] void dune_resume_host(const void* context);
-long dune_host_fork(const dune::rt::HostContext* context, long nr);
-long dune_host_clone(const dune_regs* regs, long nr);
+long dune_host_fork(const dune::rt::HostContext* context, long nr, void (*child)() noexcept);
+long dune_host_clone_thread(const dune_regs* regs, long nr);
+long dune_host_clone_process(const dune_regs* regs, long nr);
 [[noreturn]] void dune_host_exit_thread(void* stack, std::size_t len, int status);
 extern const char dune_lstar_done[], dune_lstar_restart[];
 extern const char dune_passthrough_done[], dune_passthrough_restart[];
@@ -190,13 +192,18 @@ void do_clone(Thread& thread) noexcept {
     // The page is not the child's to read.
     thread.child = program_context(page);
     const ChildFsBase fs(thread, birth.flags);
+    const bool own_memory = (birth.flags & CLONE_VM) == 0;
+    const ForkGuard guard(own_memory);
+    long ret = 0;
     if (birth.stack != 0) {
         reinterpret_cast<std::uint64_t*>(birth.stack)[-1] = thread.child.rip;
-        page.regs.rax = static_cast<std::uint64_t>(dune_host_clone(&thread.child.regs, nr));
+        ret =
+            (own_memory ? dune_host_clone_process : dune_host_clone_thread)(&thread.child.regs, nr);
     } else {
         thread.child.regs.rax = 0;
-        page.regs.rax = static_cast<std::uint64_t>(dune_host_fork(&thread.child, nr));
+        ret = dune_host_fork(&thread.child, nr, own_memory ? dune_fork_child : nullptr);
     }
+    page.regs.rax = static_cast<std::uint64_t>(ret);
 }
 
 [[noreturn]] void exit_thread(Thread& thread, int status) noexcept {

@@ -7,10 +7,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
+#include <vector>
 
 #include "support.h"
 
@@ -151,6 +155,89 @@ TEST_F(RuntimeFork, AtforkHandlersRun) {
         _exit(handlers);
     EXPECT_EQ(wait_for(pid), 11);
     EXPECT_EQ(handlers, 2);
+}
+
+constexpr std::size_t kHammerPages = 128;
+
+/** Allocator, page-table and signal locks, most of the time. */
+void hammer(const std::atomic<bool>& stop, char* range) {
+    ASSERT_EQ(dune_enter(), 0);
+    page* const own = dune_page_alloc();
+    auto* const root = static_cast<ptent_t*>(dune_page2va(own));
+    std::memset(root, 0, PGSIZE);
+    while (!stop.load()) {
+        dune_vm_map_pages(root, range, kHammerPages * PGSIZE, PERM_R | PERM_W);
+        ptent_t* const copy = dune_vm_clone(root);
+        dune_vm_free(copy);
+        dune_vm_unmap(root, range, kHammerPages * PGSIZE);
+        dune_signal(SIGUSR2, SIG_IGN);
+        dune_signal(SIGUSR2, SIG_DFL);
+    }
+    dune_vm_free(root);
+}
+
+/** In a child: 0 if everything that has a lock works. */
+int use_all(char* range) {
+    if (dune_enter() != 0)
+        return 1;
+    page* const own = dune_page_alloc();
+    auto* const root = static_cast<ptent_t*>(dune_page2va(own));
+    std::memset(root, 0, PGSIZE);
+    // Locks are chosen by the root's address: 64 of them in a row have them all.
+    ptent_t* roots[64];
+    for (auto& each : roots) {
+        each = dune_vm_clone(root);
+        if (each == nullptr || dune_vm_map_pages(each, range, PGSIZE, PERM_R) != 0)
+            return 2;
+    }
+    for (auto* const each : roots)
+        dune_vm_free(each);
+    dune_vm_free(root);
+    return dune_signal(SIGUSR1, SIG_IGN) == SIG_ERR ? 3 : 0;
+}
+
+template <class Fork>
+void fork_while_hammered(Fork make_child) {
+    constexpr std::size_t kThreads = 2;
+    auto* const range = reinterpret_cast<char*>(0x200000000000);
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> threads;
+    for (std::size_t i = 0; i < kThreads; ++i)
+        threads.emplace_back([&stop, range] { hammer(stop, range); });
+    for (int i = 0; i < 12 && !testing::Test::HasFailure(); ++i) {
+        const pid_t pid = make_child();
+        if (pid == 0) {
+            // A child that waits for a lock for ever: the default action ends it.
+            alarm(10);
+            _exit(use_all(range));
+        }
+        EXPECT_EQ(wait_for(pid), 0);
+    }
+    stop = true;
+    for (auto& thread : threads)
+        thread.join();
+}
+
+TEST_F(RuntimeFork, OtherThreadsHoldLocks) {
+    fork_while_hammered([] { return fork(); });
+}
+
+TEST_F(RuntimeFork, OtherThreadsHoldLocksAndThisOneIsInHostMode) {
+    ASSERT_EQ(dune_leave(), 0);
+    fork_while_hammered([] { return fork(); });
+    ASSERT_EQ(dune_enter(), 0);
+}
+
+TEST_F(RuntimeFork, OtherThreadsHoldLocksAndTheChildHasAStack) {
+    fork_while_hammered([] {
+        alignas(16) static char stack[64 << 10];
+        return clone(
+            [](void* range) {
+                alarm(10);
+                return use_all(static_cast<char*>(range));
+            },
+            stack + sizeof(stack), SIGCHLD, reinterpret_cast<void*>(0x200000000000));
+    });
 }
 
 TEST_F(RuntimeFork, CloneOnASharedStackIsRefused) {
