@@ -120,13 +120,13 @@ static __always_inline enum vmx_ready vmx_prepare(struct vmx_vcpu *vmx, int *err
 		vmx->pf_pending = false;
 		vmx_queue_page_fault(vmx);
 	}
-	if (vcpu->todo & (DUNE_TODO_EVENT | DUNE_TODO_WINDOW) || READ_ONCE(vcpu->page->pending_any))
-		vmx_inject(vmx);
 	if (unlikely(vmx->triple_fault)) {
 		vmx->triple_fault = false;
 		vmx_die(vmx, EXIT_REASON_TRIPLE_FAULT);
 		return VMX_DEAD;
 	}
+	if (vcpu->todo & (DUNE_TODO_EVENT | DUNE_TODO_WINDOW) || READ_ONCE(vcpu->page->pending_any))
+		vmx_inject(vmx);
 	return VMX_READY;
 }
 

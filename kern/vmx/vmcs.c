@@ -77,6 +77,8 @@ void vmx_vmcs_reset_guest(struct vmx_vcpu *vmx)
 	vmcs_write32(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
 	vmcs_write32(GUEST_INTERRUPTIBILITY_INFO, 0);
 	vmcs_writel(GUEST_PENDING_DBG_EXCEPTIONS, 0);
+	/* The CPU takes an event out when it has entered; the last entry may have been refused. */
+	vmcs_write32(VM_ENTRY_INTR_INFO_FIELD, 0);
 	vmx->dr6 = 0xffff0ff0;
 	vmx->cr8 = 0;
 	vmx->cr2 = 0;
@@ -113,7 +115,6 @@ static void vmcs_init_controls(struct vmx_vcpu *vmx)
 	vmcs_write32(VM_EXIT_MSR_STORE_COUNT, 0);
 	vmcs_write32(VM_EXIT_MSR_LOAD_COUNT, 0);
 	vmcs_write32(VM_ENTRY_MSR_LOAD_COUNT, 0);
-	vmcs_write32(VM_ENTRY_INTR_INFO_FIELD, 0);
 	vmcs_write64(VMCS_LINK_POINTER, ~0ull);
 	/* A page of the module's data: vmalloc memory, which has no linear mapping. */
 	vmcs_write64(MSR_BITMAP, page_to_phys(vmalloc_to_page(vmx_msr_bitmap)));
