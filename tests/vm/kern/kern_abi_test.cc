@@ -482,6 +482,30 @@ TEST(Death, AFreshVcpuWithoutStateDies) {
     EXPECT_TRUE(end.died()) << end;
 }
 
+TEST(Death, OfATripleFaultLeavesNoInterruptBehind) {
+    // An interrupt cannot be delivered, for the guest's tables are gone, nor can what comes of
+    // that: then no other of those that wait is the next guest's, whose RFLAGS.IF is clear.
+    guest::Options options;
+    options.traps = true;
+    Vcpu& vcpu = Vcpu::get();
+    for (int i = 0; i < 3; i++) {
+        for (int vector = 100; vector < 120; vector++) {
+            vcpu.page().pending[vector / 64] |= 1ULL << vector % 64;
+        }
+        vcpu.page().pending_any = 1;
+        const End end = guest::enter(
+            [] {
+                asm volatile("sti\n mov %0, %%cr3" : : "r"(0x10000UL) : "memory");
+            },
+            options);
+        EXPECT_TRUE(end.died()) << end;
+        std::memset(vcpu.page().pending, 0, sizeof(vcpu.page().pending));
+        vcpu.page().pending_any = 0;
+        const End next = guest::enter([] {});
+        EXPECT_TRUE(next.left()) << next;
+    }
+}
+
 // --- counters ---
 
 TEST(Counters, Count) {
