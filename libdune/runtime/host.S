@@ -55,18 +55,40 @@ FUNCTION dune_enter_guest
 	END dune_enter_guest
 
 /*
- * int dune_host_syscall(struct dune_regs *, struct Thread *)
- * Does the system call in the registers and puts its result into rax of them. Returns 1 instead if a
- * signal for the guest came before the call and window says that it comes first. A signal that comes
- * between the look at pending_any and the SYSCALL, or that makes Linux restart the call, finds the
- * instruction pointer in the window and moves it to the way out (signal_host.cc).
+ * void dune_trampoline(struct Thread *)
+ * Runs the guest, and does in host mode what it asks for. Ordinary system calls are done here,
+ * everything else is trampoline.cc's. In between, registers stay where they are: Linux preserves them.
+ *
+ * A signal for the guest comes before the call if there is time. One that comes between the look at
+ * pending_any and the SYSCALL, or that makes Linux restart the call, finds the instruction pointer in
+ * the window, and its handler moves it to the way out (signal_host.cc).
  */
-FUNCTION dune_host_syscall
-	SAVE_CALLEE
-	mov	%rdi, %rbx
-	mov	%rsi, %rbp
-	mov	TH_PAGE(%rsi), %r12
+FUNCTION dune_trampoline
+	sub	$8, %rsp		/* a multiple of 16 */
+	mov	%rdi, %rbp
+	mov	TH_PAGE(%rdi), %rbx
+	mov	TH_VCPU_FD(%rdi), %r12d
+	movabs	$CALLS_NOT_ORDINARY, %r13
+.Lnext:
+	cmpl	$0, PAGE_PENDING_ANY(%rbx)
+	jne	.Lslow_calls
+	orl	$RUN_FAST, PAGE_FLAGS(%rbx)
+.Lslow_calls:
+	movl	$0, PAGE_EXIT(%rbx)
+	mov	%r12d, %edi
+	mov	$RUN_REQUEST, %esi
+	mov	$3, %edx		/* SEEK_DATA */
+	mov	$8, %eax		/* lseek */
+	syscall
+.Llook:
+	cmpl	$EXIT_SYSCALL, PAGE_EXIT(%rbx)
+	jne	.Lother
 	mov	REGS_RAX(%rbx), %rax
+	cmp	$64, %rax
+	jae	.Lhigh_number
+	bt	%rax, %r13
+	jc	.Lother
+.Lordinary:
 	mov	REGS_RDI(%rbx), %rdi
 	mov	REGS_RSI(%rbx), %rsi
 	mov	REGS_RDX(%rbx), %rdx
@@ -76,25 +98,40 @@ FUNCTION dune_host_syscall
 	.globl	dune_window_begin
 	.hidden	dune_window_begin
 dune_window_begin:
-	cmpl	$0, TH_WINDOW(%rbp)
-	je	dune_window_syscall
-	cmpl	$0, PAGE_PENDING_ANY(%r12)
-	jne	dune_window_abort
+	cmpl	$0, PAGE_PENDING_ANY(%rbx)
+	jne	.Lother
 	.globl	dune_window_syscall
 	.hidden	dune_window_syscall
 dune_window_syscall:
 	syscall
 	mov	%rax, REGS_RAX(%rbx)
-	RESTORE_CALLEE
-	xor	%eax, %eax
-	ret
+	jmp	.Lnext
+.Lhigh_number:
+	cmp	$435, %rax		/* clone3 */
+	jne	.Lordinary
+
+.Lother:
+	mov	%rbp, %rdi
+	call	dune_trampoline_other
+	cmp	$1, %eax
+	jb	.Lnext
+	je	.Llook
+	/* Do the call, though a signal waits. */
+	mov	REGS_RAX(%rbx), %rax
+	mov	REGS_RDI(%rbx), %rdi
+	mov	REGS_RSI(%rbx), %rsi
+	mov	REGS_RDX(%rbx), %rdx
+	mov	REGS_R10(%rbx), %r10
+	mov	REGS_R8(%rbx), %r8
+	mov	REGS_R9(%rbx), %r9
+	jmp	dune_window_syscall
 	.globl	dune_window_abort
 	.hidden	dune_window_abort
 dune_window_abort:
-	RESTORE_CALLEE
-	mov	$1, %eax
-	ret
-	END dune_host_syscall
+	mov	%rbp, %rdi
+	call	dune_trampoline_repeat
+	jmp	.Lnext
+	END dune_trampoline
 
 .macro LOAD_GUEST_REGS from
 	mov	REGS_RBX(\from), %rbx

@@ -2,6 +2,9 @@
 // Holds the numbers of layout.h, which assembly uses, against the structures they describe.
 #include "layout.h"
 
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+
 #include <cstddef>
 
 #include "kern/dune.h"
@@ -53,7 +56,18 @@ SAME(REGS_R15, dune_regs, r15);
 static_assert(offsetof(dune_vcpu_page, regs) == 0);
 SAME(PAGE_RIP, dune_vcpu_page, rip);
 SAME(PAGE_RFLAGS, dune_vcpu_page, rflags);
+SAME(PAGE_FLAGS, dune_vcpu_page, flags);
+SAME(PAGE_EXIT, dune_vcpu_page, exit);
 SAME(PAGE_PENDING_ANY, dune_vcpu_page, pending_any);
+static_assert(RUN_FAST == DUNE_RUN_FAST);
+static_assert(RUN_REQUEST == DUNE_RUN);
+static_assert(EXIT_SYSCALL == DUNE_EXIT_SYSCALL);
+constexpr std::uint64_t bit(int nr) {
+    return std::uint64_t{1} << nr;
+}
+static_assert(CALLS_NOT_ORDINARY == (bit(SYS_rt_sigreturn) | bit(SYS_clone) | bit(SYS_fork) |
+                                     bit(SYS_vfork) | bit(SYS_exit)));
+static_assert(SYS_clone3 == 435);
 static_assert(1U << FROM_HOST_BIT == DUNE_PF_FROM_HOST);
 static_assert(FPU_FREE == (DUNE_PF_FROM_HOST | FEC_P));
 static_assert(HC_LEAVE == DUNE_HC_LEAVE);
@@ -74,7 +88,7 @@ SAME(TH_USER_FPU, Thread, user_fpu);
 SAME(TH_FIX_STACK, Thread, fix_stack);
 SAME(TH_JUMP_RSP, Thread, jump_rsp);
 SAME(TH_PAGE, Thread, page);
-SAME(TH_WINDOW, Thread, window);
+SAME(TH_VCPU_FD, Thread, vcpu_fd);
 SAME(TH_GDT_PTR, Thread, gdt_ptr);
 SAME(TH_IDT_PTR, Thread, idt_ptr);
 SAME(TH_TSS, Thread, tss);

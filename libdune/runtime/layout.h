@@ -77,12 +77,12 @@
 #define TH_FIX_STACK 56
 #define TH_JUMP_RSP 64
 #define TH_PAGE 72
-#define TH_WINDOW 80
 #define TH_GDT_PTR 86
 #define TH_IDT_PTR 102
 #define TH_TSS 112
 #define TH_IST1_BYTE1 (TH_TSS + 36 + 1)
 #define TH_FIX_FPU 216
+#define TH_VCPU_FD 80
 
 /* struct dune_regs, in the order of their encoding */
 #define REGS_RAX 0
@@ -105,8 +105,16 @@
 /* struct dune_vcpu_page */
 #define PAGE_RIP 0x80
 #define PAGE_RFLAGS 0x88
+#define PAGE_FLAGS 0xd4
+#define PAGE_EXIT 0xd8
 #define PAGE_PENDING_ANY 0xe8
-#define PAGE_FAULT_SIGNAL 0x118
+
+#define RUN_FAST 1       /* DUNE_RUN_FAST */
+#define RUN_REQUEST 0xdb10 /* DUNE_RUN */
+#define EXIT_SYSCALL 2   /* DUNE_EXIT_SYSCALL */
+
+/* System calls below 64 that the trampoline does not just do: 15, 56 to 58, 60 (trampoline.cc). */
+#define CALLS_NOT_ORDINARY 0x1700000000008000
 
 /*
  * An area for XSAVE has, this far before it, the frame of the trap that saved to it, or FPU_FREE: the

@@ -29,8 +29,9 @@ std::uint64_t& mask_of(ucontext_t& context) noexcept {
 void abort_call(const Thread& thread, ucontext_t& context) noexcept {
     auto& rip = context.uc_mcontext.gregs[REG_RIP];
     const auto at = static_cast<std::uint64_t>(rip);
-    if (thread.window != 0 && at >= reinterpret_cast<std::uint64_t>(dune_window_begin) &&
-        at <= reinterpret_cast<std::uint64_t>(dune_window_syscall))
+    if (at >= reinterpret_cast<std::uint64_t>(dune_window_begin) &&
+        at <= reinterpret_cast<std::uint64_t>(dune_window_syscall) &&
+        takes_interrupts(*thread.page))
         rip = static_cast<greg_t>(reinterpret_cast<std::uint64_t>(dune_window_abort));
 }
 

@@ -135,7 +135,11 @@ long signal_action(int sig, const KernelSigaction* act, KernelSigaction* old) no
 void signals_init() noexcept {
     for (int sig = 1; sig <= kSignals; ++sig) {
         KernelSigaction now = {};
-        if (sys_sigaction(sig, nullptr, &now) != 0 || now.handler == kOurs)
+        if (host_syscall(SYS_rt_sigaction, sig, 0, word(&now), sizeof(std::uint64_t), 0, 0) != 0 ||
+            now.handler == kOurs)
+            continue;
+        const Entry& entry = table[sig];
+        if (now.handler == entry.copy[entry.version & 1].wanted.handler && !is_handler(now))
             continue;
         const mm::SpinGuard guard(lock);
         SignalAction action = signal_get(sig);

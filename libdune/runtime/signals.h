@@ -32,6 +32,9 @@ void set_monitor_signal(void (*arrived)(const siginfo_t& info)) noexcept;
 /** What the program asked for. */
 KernelSigaction signal_wanted(int sig) noexcept;
 
+/** Does the guest take interrupts once the system call that it makes is over? */
+bool takes_interrupts(const dune_vcpu_page& page) noexcept;
+
 /** For fork(): held by who changes what the program wants. */
 mm::SpinLock& signals_lock() noexcept;
 

@@ -114,7 +114,6 @@ Thread* thread_create() noexcept {
 }
 
 void thread_reset(Thread& thread) noexcept {
-    thread.window = 0;
     thread.signal.number = 0;
     thread.high_signals = 0;
     set_tables(thread);

@@ -50,7 +50,7 @@ struct Thread {
     std::uint64_t fix_stack;  ///< top of a stack for faults that cannot use the interrupted one
     std::uint64_t jump_rsp;   ///< frame of the innermost dune_jump_to_user()
     dune_vcpu_page* page;
-    std::uint32_t window;  ///< 1: a signal in the window before a system call aborts the call
+    int vcpu_fd;
     std::uint8_t pad0[2];
     TablePointer gdt_ptr;
     std::uint8_t pad1[6];
@@ -61,7 +61,6 @@ struct Thread {
     std::uint64_t gdt[kGdtEntries];
 
     // Host mode's.
-    int vcpu_fd;
     int tid;
     int pid;
     bool fault_from_host;  ///< a page-fault handler runs for a refusal of Linux

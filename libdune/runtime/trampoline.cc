@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * The host-mode side of a thread in Dune mode: a loop that enters the guest, and does in host mode
- * what the guest asks for. It runs on a stack of its own, so that frames of Linux signals never
- * come onto the program's. Compiled without vector registers: they are the guest's.
+ * The host-mode side of a thread in Dune mode: the loop of host.S enters the guest, and does
+ * ordinary system calls for it; here is what else happens. It runs on a stack of its own, so that
+ * frames of Linux signals never come onto the program's. Compiled without vector registers: they
+ * are the guest's.
  */
 #include <sched.h>
 #include <sys/syscall.h>
@@ -19,7 +20,6 @@
 #include "trap.h"
 
 extern "C" {
-int dune_host_syscall(dune_regs* regs, dune::rt::Thread* thread);
 [[noreturn]] void dune_resume_host(const void* context);
 long dune_host_fork(const dune::rt::HostContext* context, long nr, void (*child)() noexcept);
 long dune_host_clone_thread(const dune_regs* regs, long nr);
@@ -41,26 +41,29 @@ std::uint64_t address(const char* label) noexcept {
     return reinterpret_cast<std::uint64_t>(label);
 }
 
-void run(Thread& thread) noexcept {
+/** What the loop does next. */
+enum Next : int {
+    kRun = 0,     ///< run the guest
+    kLook = 1,    ///< look at the exit: it ran
+    kDoCall = 2,  ///< do the system call, though a signal waits
+};
+
+/** Run by a way in that neither a tracer nor a filter of system calls sees. */
+Next run_by_door(Thread& thread) noexcept {
     dune_vcpu_page& page = *thread.page;
     if (page.pending_any == 0)
         page.flags |= DUNE_RUN_FAST;
-    // What made us bounce without a step in the guest may do so for ever on a way in that sleeps.
-    const bool stuck = page.exit == DUNE_EXIT_BOUNCE && page.progress == 0;
     page.exit = 0;
-    if (!stuck)
-        sys(SYS_lseek, thread.vcpu_fd, DUNE_RUN, SEEK_DATA);
-    if (page.exit != 0)
-        return;
-    // A way in that neither a tracer nor a filter of system calls sees.
     asm volatile("mov (%%rax), %%al" ::"a"(thread.door_map) : "memory");
     if (page.exit != 0)
-        return;
-    const long ret = sys(SYS_lseek, thread.vcpu_fd, DUNE_RUN, SEEK_DATA);
+        return kLook;
+    const long ret =
+        host_syscall(SYS_lseek, thread.vcpu_fd, static_cast<long>(DUNE_RUN), SEEK_DATA, 0, 0, 0);
     if (page.exit == 0) {
         complain("the kernel module refuses to run this thread (error %ld)", -ret);
         sys(SYS_exit_group, 1);
     }
+    return kLook;
 }
 
 /** Where the guest goes on, as the program sees it: not within the library's SYSCALL entry. */
@@ -71,15 +74,6 @@ HostContext program_context(const dune_vcpu_page& page) noexcept {
         context.rflags = page.regs.r11;
     }
     return context;
-}
-
-/** Does the guest take interrupts once this call is over? */
-bool takes_interrupts(const dune_vcpu_page& page) noexcept {
-    if (page.rip == address(dune_interruptible_done))
-        return true;
-    if (page.rip == address(dune_passthrough_done))  // rbx is the frame: gate.S
-        return (reinterpret_cast<const dune_tf*>(page.regs.rbx)->rflags & RFLAGS_IF) != 0;
-    return (program_context(page).rflags & RFLAGS_IF) != 0;
 }
 
 void go_to(dune_vcpu_page& page, std::uint64_t rip) noexcept {
@@ -100,23 +94,21 @@ void repeat_call(dune_vcpu_page& page) noexcept {
         go_to(page, page.rip - kVmcallLength);
 }
 
-/** Do an ordinary call. */
-void do_syscall(Thread& thread) noexcept {
+/** An ordinary call while a signal waits. */
+Next do_syscall(Thread& thread) noexcept {
     dune_vcpu_page& page = *thread.page;
-    thread.window = takes_interrupts(page) ? 1 : 0;
-    if (page.restart != 0 && thread.window != 0 && page.pending_any != 0) {
-        // It was tried in the module, and the signal that ended it has come here since.
-        const bool repeat = page.restart == kRestartNoIntr ||
-                            (page.restart == kRestartSys && thread.signal.restart);
-        if (repeat)
-            repeat_call(page);
-        else
-            page.regs.rax = static_cast<std::uint64_t>(-EINTR);
-        return;
-    }
-    if (dune_host_syscall(&page.regs, &thread) != 0)
+    if (page.pending_any == 0)
+        return kLook;
+    if (!takes_interrupts(page))
+        return kDoCall;
+    // Was it tried in the module? Then this is the signal that ended it.
+    const bool interrupted = page.restart != 0 && page.restart != kRestartNoIntr &&
+                             !(page.restart == kRestartSys && thread.signal.restart);
+    if (interrupted)
+        page.regs.rax = static_cast<std::uint64_t>(-EINTR);
+    else
         repeat_call(page);
-    thread.window = 0;
+    return kRun;
 }
 
 /** Linux' struct clone_args, as far as it is looked at. */
@@ -215,7 +207,7 @@ void do_clone(Thread& thread) noexcept {
     dune_host_exit_thread(thread.map, thread.map_size, status);
 }
 
-void handle_syscall(Thread& thread) noexcept {
+Next handle_syscall(Thread& thread) noexcept {
     dune_regs& regs = thread.page->regs;
     switch (regs.rax) {
         case SYS_fork:
@@ -223,15 +215,15 @@ void handle_syscall(Thread& thread) noexcept {
         case SYS_clone:
         case SYS_clone3:
             do_clone(thread);
-            break;
+            return kRun;
         case SYS_exit:
             exit_thread(thread, static_cast<int>(regs.rdi));
         case SYS_rt_sigreturn:
             // There is no frame of Linux' to return from: handlers return to the library.
             regs.rax = static_cast<std::uint64_t>(-ENOSYS);
-            break;
+            return kRun;
         default:
-            do_syscall(thread);
+            return do_syscall(thread);
     }
 }
 
@@ -243,24 +235,42 @@ void handle_syscall(Thread& thread) noexcept {
 }
 
 }  // namespace
+
+bool takes_interrupts(const dune_vcpu_page& page) noexcept {
+    if (page.rip == address(dune_interruptible_done))
+        return true;
+    if (page.rip == address(dune_lstar_done))
+        return (page.regs.r11 & RFLAGS_IF) != 0;
+    if (page.rip == address(dune_passthrough_done))  // rbx is the frame: gate.S
+        return (reinterpret_cast<const dune_tf*>(page.regs.rbx)->rflags & RFLAGS_IF) != 0;
+    return (page.rflags & RFLAGS_IF) != 0;
+}
+
 }  // namespace dune::rt
 
-extern "C" [[noreturn]] __attribute__((visibility("hidden"))) void dune_trampoline(
-    dune::rt::Thread* thread) {
+extern "C" {
+
+/** The guest ran, or tried to, and no ordinary system call is the outcome. */
+__attribute__((visibility("hidden"))) int dune_trampoline_other(dune::rt::Thread* thread) {
     using namespace dune::rt;
-    thread->page->exit = 0;
-    for (;;) {
-        run(*thread);
-        switch (thread->page->exit) {
-            case DUNE_EXIT_SYSCALL:
-                handle_syscall(*thread);
-                break;
-            case DUNE_EXIT_LEAVE:
-                leave(*thread);
-            case DUNE_EXIT_DEATH:
-                report_death(thread->page);
-            default:
-                break;
-        }
+    switch (thread->page->exit) {
+        case DUNE_EXIT_SYSCALL:
+            return handle_syscall(*thread);
+        case DUNE_EXIT_LEAVE:
+            leave(*thread);
+        case DUNE_EXIT_DEATH:
+            report_death(thread->page);
+        case DUNE_EXIT_BOUNCE:
+            // What made it bounce without a step may do so for ever on a way in that sleeps.
+            return thread->page->progress == 0 ? run_by_door(*thread) : kRun;
+        default:  // LSEEK did nothing
+            return run_by_door(*thread);
     }
 }
+
+/** A signal came before the call was made, or made Linux restart it. */
+__attribute__((visibility("hidden"))) void dune_trampoline_repeat(dune::rt::Thread* thread) {
+    dune::rt::repeat_call(*thread->page);
+}
+
+}  // extern "C"
