@@ -206,14 +206,24 @@ static bool mirror_address(struct dune_process *proc, u64 gpa, unsigned long *ad
 	return va != DUNE_SLOT_NONE;
 }
 
-/* Installs what a walk found, unless the page table may have changed since: then false. */
-static bool mirror_install(struct dune_vcpu *vcpu, u64 gpa, u64 seq, const struct dune_leaf *leaf)
+/* Is a part of what a leaf shows being taken away now? */
+static bool mirror_goes(const struct dune_process *proc, unsigned long addr,
+			const struct dune_leaf *leaf)
+{
+	unsigned long size = PAGE_SIZE << (9 * (leaf->level - 1)), start = addr & ~(size - 1);
+
+	return proc->inval_active && start < proc->inval_end && proc->inval_start < start + size;
+}
+
+/* Installs what a walk found, unless the page table may have changed since; false if it may. */
+static bool mirror_install(struct dune_vcpu *vcpu, u64 gpa, unsigned long addr, u64 seq,
+			   const struct dune_leaf *leaf)
 {
 	struct dune_process *proc = vcpu->proc;
 	bool done = false;
 
 	spin_lock(&proc->lock);
-	if (likely(!proc->inval_active && proc->inval_seq == seq && !proc->dead))
+	if (likely(proc->inval_seq == seq && !mirror_goes(proc, addr, leaf) && !proc->dead))
 		done = dune_engine->map(vcpu, gpa, leaf);
 	spin_unlock(&proc->lock);
 	vcpu->count.ept_faults++;
@@ -226,9 +236,9 @@ static bool mirror_install(struct dune_vcpu *vcpu, u64 gpa, u64 seq, const struc
  * @gpa: guest-physical address of the access
  * @access: DUNE_LEAF_*, what for; other bits are ignored
  *
- * While an invalidation is under way nothing can be mapped, and the one who does it may wait for
- * this CPU. The guest must not just try again then: an event whose delivery faults would come back
- * here for ever, without an instruction boundary at which an interrupt is taken.
+ * While an invalidation is under way it may be that nothing can be mapped, and the one who does it
+ * may wait for this CPU. The guest must not just try again then: an event whose delivery faults
+ * would come back here for ever, without an instruction boundary at which an interrupt is taken.
  *
  * Context: interrupts off.
  *
@@ -247,7 +257,22 @@ bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 		return false;
 	if (!mirror_walk(proc->mm, addr, &leaf) || access & DUNE_LEAF_ACCESS & ~leaf.access)
 		return false;
-	return mirror_install(vcpu, gpa, seq, &leaf);
+	return mirror_install(vcpu, gpa, addr, seq, &leaf);
+}
+
+static bool mirror_idle(const struct dune_process *proc, u64 seq)
+{
+	return !READ_ONCE(proc->inval_active) || READ_ONCE(proc->inval_seq) != seq;
+}
+
+/* Waits for the end of an invalidation that is under way. A signal ends the wait, and then bounces. */
+static void mirror_wait(struct dune_process *proc, u64 seq)
+{
+	/* One that another CPU begins again and again leaves less time than a wake-up takes. */
+	while (num_online_cpus() > 1 && !mirror_idle(proc, seq) && !need_resched() &&
+	       !signal_pending(current))
+		cpu_relax();
+	(void)wait_event_interruptible(proc->inval_wait, mirror_idle(proc, seq));
 }
 
 /**
@@ -288,8 +313,9 @@ int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 	/* Readable, but not to be executed: a touch does not tell. */
 	if (unlikely(found && access & DUNE_LEAF_EXEC & ~leaf.access))
 		return mirror_refused(vcpu, addr, access);
-	if (likely(found && !(access & DUNE_LEAF_ACCESS & ~leaf.access)))
-		mirror_install(vcpu, gpa, seq, &leaf);
+	if (likely(found && !(access & DUNE_LEAF_ACCESS & ~leaf.access)) &&
+	    unlikely(!mirror_install(vcpu, gpa, addr, seq, &leaf)))
+		mirror_wait(proc, seq);
 	return 0;
 }
 
@@ -312,8 +338,19 @@ static u64 shown_end(unsigned long index, void *slot, unsigned long end)
 	return ((u64)xa_to_value(slot) << DUNE_SLOT_SHIFT) + min(end - base, size);
 }
 
+/* Nothing in [start, end) goes into the mirror until mirror_invalidate_end(). proc->lock held. */
+static void mirror_block(struct dune_process *proc, unsigned long start, unsigned long end)
+{
+	if (proc->inval_active++) {
+		start = min(start, proc->inval_start);
+		end = max(end, proc->inval_end);
+	}
+	proc->inval_start = start;
+	proc->inval_end = end;
+}
+
 static void mirror_zap(struct dune_process *proc, unsigned long start, unsigned long end,
-		       int active)
+		       bool block)
 {
 	unsigned long index;
 	LIST_HEAD(freed);
@@ -321,7 +358,8 @@ static void mirror_zap(struct dune_process *proc, unsigned long start, unsigned 
 	void *slot;
 
 	spin_lock(&proc->lock);
-	proc->inval_active += active;
+	if (block)
+		mirror_block(proc, start, end);
 	for_each_shown(proc, start, end, index, slot)
 		flush |= dune_engine->zap(proc, shown_start(index, slot, start),
 					  shown_end(index, slot, end), &freed);
@@ -341,7 +379,7 @@ static struct dune_process *mirror_process(struct mmu_notifier *mn)
 static int mirror_invalidate_start(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
 {
 	/* Nothing here sleeps, so a caller that must not block is served as well. */
-	mirror_zap(mirror_process(mn), range->start, range->end, 1);
+	mirror_zap(mirror_process(mn), range->start, range->end, true);
 	return 0;
 }
 
@@ -353,6 +391,8 @@ static void mirror_invalidate_end(struct mmu_notifier *mn, const struct mmu_noti
 	proc->inval_seq++;
 	proc->inval_active--;
 	spin_unlock(&proc->lock);
+	if (wq_has_sleeper(&proc->inval_wait))
+		wake_up_all(&proc->inval_wait);
 }
 
 static void mirror_release(struct mmu_notifier *mn, struct mm_struct *mm)
@@ -362,7 +402,7 @@ static void mirror_release(struct mmu_notifier *mn, struct mm_struct *mm)
 	spin_lock(&proc->lock);
 	proc->dead = true;
 	spin_unlock(&proc->lock);
-	mirror_zap(proc, 0, TASK_SIZE_MAX, 0);
+	mirror_zap(proc, 0, TASK_SIZE_MAX, false);
 }
 
 static int mirror_young(struct dune_process *proc, unsigned long start, unsigned long end,

@@ -26,6 +26,7 @@ static struct dune_process *process_create(struct mm_struct *mm)
 	mutex_init(&proc->slots_lock);
 	mutex_init(&proc->vcpus_lock);
 	spin_lock_init(&proc->lock);
+	init_waitqueue_head(&proc->inval_wait);
 	INIT_LIST_HEAD(&proc->vcpus);
 	xa_init_flags(&proc->va_slots, XA_FLAGS_ACCOUNT);
 	proc->flush_gen = 1;

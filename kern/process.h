@@ -9,6 +9,7 @@
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
+#include <linux/wait.h>
 #include <linux/xarray.h>
 
 #include "dune.h"
@@ -50,6 +51,8 @@ struct dune_process {
 	u64 flush_gen;			/* grows when entries went; a vCPU that is behind flushes */
 	u64 inval_seq;			/* grows at the end of each invalidation */
 	unsigned int inval_active;	/* invalidations under way */
+	unsigned long inval_start, inval_end; /* all of them lie in here */
+	wait_queue_head_t inval_wait;	/* for the end of one */
 	bool dead;			/* the mm is going */
 	cpumask_var_t cpus;		/* CPUs that may have a vCPU of ours loaded */
 

@@ -400,6 +400,86 @@ TEST(Delivery, InterruptsOnADroppedStack) {
     EXPECT_EQ(taken, 50U);
 }
 
+TEST(Delivery, WhileAnotherThreadUnmaps) {
+    // The mirror takes nothing in while Linux takes something away, and who does that may have lost
+    // the CPU in the middle. A delivery that waits for it must let the CPU go: nothing interrupts
+    // one that is tried again and again.
+    constexpr size_t kSize = 32 << 20;
+    char* memory = guest::map(kSize);
+    madvise(memory, kSize, MADV_NOHUGEPAGE);  // so that it takes its time
+    std::memset(memory, 1, kSize);
+    Vcpu& vcpu = Vcpu::get();
+    static volatile uint64_t taken;
+    taken = 0;
+    std::atomic<bool> stop = false;
+    std::thread unmapper([&] {
+        while (!stop) {
+            madvise(memory, kSize, MADV_FREE);
+        }
+    });
+    std::thread sender([&] {
+        for (uint32_t i = 0; i < 100; i++) {
+            const uint64_t before = taken;
+            usleep(1'000 + i * 97);
+            interrupt(vcpu, 100 + i);
+            while (taken == before) {
+                usleep(100);
+            }
+        }
+        stop = true;
+    });
+    const End end = guest::enter(
+        [&] {
+            this_cpu().handler = [](TrapFrame&, Cpu&) {
+                taken = taken + 1;
+                return true;
+            };
+            const uint64_t ist =
+                (reinterpret_cast<uint64_t>(this_cpu().stacks) + 0x3fff) & ~0x3fffULL;
+            while (taken < 100) {
+                guest::call(SYS_madvise, static_cast<long>(ist + 0x3000), 0x1000, MADV_DONTNEED);
+                asm volatile("sti\n hlt\n cli" : : : "memory");
+            }
+        },
+        kWithTraps);
+    sender.join();
+    unmapper.join();
+    EXPECT_TRUE(end.left() && end.argument == 0) << end;
+    EXPECT_EQ(taken, 100U);
+}
+
+TEST(Delivery, OfPagesThatAnotherThreadIsTaking) {
+    // The same, of the very pages that are touched: the guest waits until they may be had.
+    constexpr size_t kSize = 32 << 20;
+    char* memory = guest::map(kSize);
+    madvise(memory, kSize, MADV_NOHUGEPAGE);
+    std::memset(memory, 1, kSize);
+    std::atomic<bool> stop = false;
+    std::thread unmapper([&] {
+        while (!stop) {
+            madvise(memory, kSize, MADV_FREE);
+        }
+    });
+    uint64_t wrong = 0;
+    const double cpu = cpu_seconds();
+    const End end = guest::enter([&] {
+        for (size_t i = 0; i < 100; i++) {
+            char* page = memory + i * 37 * 4096;
+            wrong += guest::call(SYS_madvise, reinterpret_cast<long>(page), 4096, MADV_DONTNEED);
+            *page = 2;
+            wrong += *page != 2;
+        }
+    });
+    const double used = cpu_seconds() - cpu;
+    stop = true;
+    unmapper.join();
+    EXPECT_TRUE(end.left()) << end;
+    EXPECT_EQ(wrong, 0U);
+    if (sysconf(_SC_NPROCESSORS_ONLN) == 1) {
+        EXPECT_LT(used, 0.2) << "it burnt the CPU";
+    }
+}
+
 TEST(Delivery, AStackThatLinuxRefusesIsADeath) {
     const End end = guest::enter(
         [] {
