@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "guest.h"
+#include "support.h"
 #include "traps.h"
 
 namespace {
@@ -31,29 +32,10 @@ using guest::End;
 using guest::Machine;
 using guest::map;
 using guest::Options;
-
-constexpr size_t kPage = 4096;
-
-long arg(const void* pointer) {
-    return reinterpret_cast<long>(pointer);
-}
-
-int wait_status(pid_t pid) {
-    int status = -1;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-    }
-    return status;
-}
-
-template <typename F>
-int status_of(F&& child) {
-    const pid_t pid = fork();
-    if (pid == 0) {
-        child();
-        _exit(99);
-    }
-    return wait_status(pid);
-}
+using support::arg;
+using support::kPage;
+using support::status_of;
+using support::wait_status;
 
 TEST(Life, ForkFromTheGuestGoesOnInBoth) {
     char* shared = static_cast<char*>(
@@ -399,67 +381,6 @@ TEST(Many, ProcessesOneAfterTheOther) {
                   0)
             << i;
     }
-}
-
-uint64_t available() {
-    std::ifstream file("/proc/meminfo");
-    std::string name, unit;
-    for (uint64_t value; file >> name >> value >> unit;) {
-        if (name == "MemAvailable:") {
-            return value * 1024;
-        }
-    }
-    return 0;
-}
-
-TEST(Many, ThousandThreadsInHundredProcesses) {
-    int ready[2], go[2];
-    ASSERT_EQ(pipe(ready) | pipe(go), 0);
-    std::vector<pid_t> pids;
-    const uint64_t before = available();
-    for (int p = 0; p < 100; p++) {
-        const pid_t pid = fork();
-        if (pid == 0) {
-            close(go[1]);
-            std::atomic<int> inside = 0;
-            std::vector<std::thread> threads;
-            for (int t = 0; t < 10; t++) {
-                threads.emplace_back([&] {
-                    char nothing;
-                    const End left = guest::enter([&] {
-                        inside++;
-                        call(SYS_read, go[0], arg(&nothing), 1);
-                    });
-                    if (!left.left()) {
-                        _exit(1);
-                    }
-                });
-            }
-            while (inside < 10) {
-                usleep(10'000);
-            }
-            static_cast<void>(!write(ready[1], "x", 1));
-            for (std::thread& thread : threads) {
-                thread.join();
-            }
-            _exit(Machine::get().stats().entries >= 10 ? 0 : 2);
-        }
-        ASSERT_GT(pid, 0);
-        pids.push_back(pid);
-    }
-    for (int p = 0; p < 100; p++) {
-        char byte;
-        ASSERT_EQ(read(ready[0], &byte, 1), 1);
-    }
-    const uint64_t during = available();
-    close(go[0]);
-    close(go[1]);
-    for (const pid_t pid : pids) {
-        EXPECT_EQ(wait_status(pid), 0);
-    }
-    std::printf("%llu KiB for 1,000 threads in 100 processes, their own memory included\n",
-                static_cast<unsigned long long>((before - during) / 1024));
-    EXPECT_LT(before - during, 900ULL << 20);
 }
 
 }  // namespace

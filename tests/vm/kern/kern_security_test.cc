@@ -28,34 +28,16 @@
 #include <vector>
 
 #include "guest.h"
+#include "support.h"
 #include "traps.h"
 
 namespace {
 
 using guest::call;
 using guest::End;
-using guest::Machine;
-
-long arg(const void* pointer) {
-    return reinterpret_cast<long>(pointer);
-}
-
-int wait_status(pid_t pid) {
-    int status = -1;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-    }
-    return status;
-}
-
-template <typename F>
-int status_of(F&& child) {
-    const pid_t pid = fork();
-    if (pid == 0) {
-        child();
-        _exit(99);
-    }
-    return wait_status(pid);
-}
+using support::arg;
+using support::status_of;
+using support::wait_status;
 
 // A filter that does `action` for getppid() and lets all else pass.
 struct Filter {
