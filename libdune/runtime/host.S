@@ -67,7 +67,6 @@ FUNCTION dune_trampoline
 	sub	$8, %rsp		/* a multiple of 16 */
 	mov	%rdi, %rbp
 	mov	TH_PAGE(%rdi), %rbx
-	mov	TH_VCPU_FD(%rdi), %r12d
 	movabs	$CALLS_NOT_ORDINARY, %r13
 .Lnext:
 	cmpl	$0, PAGE_PENDING_ANY(%rbx)
@@ -75,7 +74,7 @@ FUNCTION dune_trampoline
 	orl	$RUN_FAST, PAGE_FLAGS(%rbx)
 .Lslow_calls:
 	movl	$0, PAGE_EXIT(%rbx)
-	mov	%r12d, %edi
+	mov	TH_VCPU_FD(%rbp), %edi	/* a program may give it another number */
 	mov	$RUN_REQUEST, %esi
 	mov	$3, %edx		/* SEEK_DATA */
 	mov	$8, %eax		/* lseek */
