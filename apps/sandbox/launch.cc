@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <limits.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -18,6 +19,7 @@
 
 #include "loader/loader.h"
 #include "monitor/dispatch.h"
+#include "monitor/fd_limit.h"
 #include "monitor/paths.h"
 #include "monitor/signals.h"
 #include "options.h"
@@ -32,8 +34,10 @@ namespace {
 constexpr int kFailed = 125;
 constexpr int kNotExecutable = 126;
 constexpr int kNotFound = 127;
-constexpr rlim_t kFewestFds = 2 * kReserved;
-constexpr rlim_t kMostFds = 1024;  // so that the kernel's table of descriptors stays small
+// Numbers of descriptors: at least so many for each, and no more for the program, so that the
+// kernel's table of them stays small. Threads can be as many as are left.
+constexpr rlim_t kFewestFds = 256;
+constexpr rlim_t kMostFds = 1024;
 
 Thread first_thread;
 ExecImage image;
@@ -52,13 +56,17 @@ bool reserve_fd(int fd, ReservedFd which) {
     return true;
 }
 
+// Shares the numbers of descriptors between the program and the runtime, which gets those above.
 bool choose_fd_base() {
     rlimit limit{};
     getrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur < kFewestFds) {
+    process.fd_limit = std::min<rlim_t>(limit.rlim_max, INT_MAX);
+    if (process.fd_limit < 2 * kFewestFds) {
         return false;
     }
-    process.fd_base = static_cast<int>(std::min(limit.rlim_cur, kMostFds)) - kReserved;
+    process.fd_base =
+        static_cast<int>(std::min({limit.rlim_cur, kMostFds, process.fd_limit - kFewestFds}));
+    set_fd_limit(process.fd_limit);
     return true;
 }
 
@@ -203,6 +211,7 @@ int run() {
         return fail(kNotExecutable, fmt::format("cannot load {}: {}", image.text,
                                                 strerror(static_cast<int>(-error))));
     }
+    set_fd_limit(static_cast<rlim_t>(process.fd_base));
     if (huge_pages_were_on) {
         prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
     }
@@ -223,7 +232,8 @@ int launch(int argc, char** argv) {
         return kFailed;
     }
     if (!choose_fd_base()) {
-        return fail(kFailed, "the limit of open files is too low: raise it with ulimit -n 1024");
+        return fail(kFailed,
+                    "the hard limit of open files is too low: raise it with ulimit -n 1024");
     }
     if (!open_log(options)) {
         return fail(kFailed,
@@ -257,6 +267,9 @@ int launch(int argc, char** argv) {
 
 int resume(int fd_base) {
     process.fd_base = fd_base;
+    rlimit limit{};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    process.fd_limit = std::min<rlim_t>(limit.rlim_max, INT_MAX);
     process.policy = map_file<PolicyImage>(kPolicyFd, PROT_READ, MAP_SHARED);
     process.stats = map_file<Stats>(kStatsFd, PROT_READ | PROT_WRITE, MAP_SHARED);
     const ssize_t size = pread(reserved_fd(kImageFd), &image, sizeof(image), 0);

@@ -24,6 +24,7 @@
 #include "libdune/dune.h"
 #include "monitor/dispatch.h"
 #include "monitor/engine.h"
+#include "monitor/fd_limit.h"
 #include "runtime/process.h"
 #include "runtime/thread.h"
 
@@ -121,8 +122,7 @@ void on_signals_pending(dune_tf& tf) {
 
 // ---- starting ----
 
-// Moves a descriptor of libdune's to a number of its own. process.fd_lock is held if the program
-// has other threads.
+// Moves a descriptor of libdune's to a number of its own (see RuntimeNumbers).
 bool hide_descriptor(int& fd) {
     if (is_reserved(static_cast<unsigned>(fd))) {
         return true;
@@ -131,18 +131,16 @@ bool hide_descriptor(int& fd) {
     if (is_error(moved)) {
         return false;
     }
-    if (moved >= process.fd_base + kReserved) {
-        host_call(SYS_close, moved);
-        return false;
-    }
-    host_call(SYS_close, fd);
-    fd = static_cast<int>(moved);
+    const int old = fd;
+    fd = static_cast<int>(moved);  // first: the number of a closed one may be the program's at once
+    host_call(SYS_close, old);
     return true;
 }
 
 // Puts the calling thread into ring 0. 0 or a negative errno.
 int enter_ring0() {
     const LockGuard guard(process.fd_lock);
+    const RuntimeNumbers numbers;
     if (const int error = dune_enter()) {
         return error;
     }
@@ -289,6 +287,7 @@ long fork(uint64_t flags) {
     const long pid = user::fork(flags);
     map_lock.unlock();
     if (pid == 0) {
+        const RuntimeNumbers numbers;
         hide_descriptor(rt::process.device);
         hide_descriptor(rt::self()->vcpu_fd);
     }

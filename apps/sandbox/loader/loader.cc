@@ -224,6 +224,7 @@ long load_program(Thread& thread, const ExecImage& exec, uint64_t vdso) {
     thread.frame.rip = exec.has_interp ? interp.entry : program.entry;
     thread.frame.rsp = make_stack(stack_top, exec, program, interp.bias, vdso);
     thread.frame.rflags = 0x202;
+    process.stack = thread.frame.rsp;
     return 0;
 }
 

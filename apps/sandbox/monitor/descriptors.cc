@@ -27,25 +27,17 @@ long locked(const Call& call) {
                       call.args[4], call.args[5]);
 }
 
-// close_range(2) around the runtime's descriptors.
+// close_range(2) up to the runtime's descriptors.
 long do_close_range(Call& call) {
     const uint32_t first = static_cast<uint32_t>(call.args[0]);
     const uint32_t last = static_cast<uint32_t>(call.args[1]);
     const uint64_t flags = call.args[2];
     const uint32_t low = static_cast<uint32_t>(process.fd_base);
-    const uint32_t high = low + kReserved;
     if (first > last || (flags & ~static_cast<uint64_t>(CLOSE_RANGE_CLOEXEC)) != 0) {
         return -EINVAL;  // CLOSE_RANGE_UNSHARE would leave the monitor with two tables
     }
     LockGuard guard(process.fd_lock);
-    long result = 0;
-    if (first < low) {
-        result = host_call(SYS_close_range, first, std::min(last, low - 1), flags);
-    }
-    if (result == 0 && last >= high) {
-        result = host_call(SYS_close_range, std::max(first, high), last, flags);
-    }
-    return result;
+    return first < low ? host_call(SYS_close_range, first, std::min(last, low - 1), flags) : 0;
 }
 
 long do_fcntl(Call& call) {

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 
 #include "loader/program.h"
+#include "monitor/fd_limit.h"
 #include "monitor/paths.h"
 
 namespace dune::sandbox {
@@ -173,6 +174,7 @@ long execute(Call& call, Room& room, int dirfd, uint64_t argv, uint64_t envp) {
 
 long do_exec(Call& call, int dirfd, uint64_t path, uint64_t argv, uint64_t envp) {
     LockGuard guard(process.exec_lock);
+    const RuntimeNumbers numbers;
     Room* const room = make_room();
     if (room == nullptr) {
         return -ENOMEM;
@@ -190,6 +192,7 @@ long do_exec(Call& call, int dirfd, uint64_t path, uint64_t argv, uint64_t envp)
 
 long do_exec_descriptor(Call& call) {
     LockGuard guard(process.exec_lock);
+    const RuntimeNumbers numbers;
     Room* const room = make_room();
     if (room == nullptr) {
         return -ENOMEM;

@@ -11,6 +11,7 @@
 
 #include "monitor/path_calls.h"
 #include "monitor/paths.h"
+#include "monitor/proc_view.h"
 
 namespace dune::sandbox {
 
@@ -97,7 +98,9 @@ long open_file(Call& call, int dirfd, uint64_t user_path, uint64_t flags, uint64
                            access_of(path.view()) == Access::Hidden ? "hidden by the policy"
                                                                     : "may not be written");
     }
-    return open_canonical(path, flags, mode);
+    const ProcView view = (flags & O_PATH) == 0 ? proc_view(path.view()) : ProcView::None;
+    return view == ProcView::None ? open_canonical(path, flags, mode)
+                                  : open_proc_view(thread, path, view, flags);
 }
 
 // openat2(2): its rules for resolution are its caller's to keep; only calls without any are done.

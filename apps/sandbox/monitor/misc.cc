@@ -7,6 +7,7 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
+#include <linux/ioprio.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -17,6 +18,7 @@
 #include <csignal>
 
 #include "monitor/dispatch.h"
+#include "monitor/others.h"
 
 namespace dune::sandbox {
 
@@ -245,6 +247,22 @@ long do_timer_create(Call& call) {
     return pass(call);
 }
 
+// setpriority(2) and ioprio_set(2); what `which` means begins with `base` in the order process,
+// group, user.
+long do_priority(Call& call, uint64_t base) {
+    const int who = static_cast<int>(call.args[1]);
+    switch (static_cast<uint32_t>(call.args[0]) - base) {
+        case PRIO_PROCESS:
+            return is_our_thread(who) ? pass(call) : -EPERM;
+        case PRIO_PGRP:
+            return is_our_group(who) ? pass(call) : -EPERM;
+        case PRIO_USER:
+            return -EPERM;  // processes outside of the sandbox, too
+        default:
+            return -EINVAL;
+    }
+}
+
 }  // namespace
 
 long do_misc(Call& call) {
@@ -263,6 +281,15 @@ long do_misc(Call& call) {
             return do_futex(call);
         case SYS_timer_create:
             return do_timer_create(call);
+        case SYS_setpriority:
+            return do_priority(call, PRIO_PROCESS);
+        case SYS_ioprio_set:
+            return do_priority(call, IOPRIO_WHO_PROCESS);
+        case SYS_sched_setparam:
+        case SYS_sched_setscheduler:
+        case SYS_sched_setaffinity:
+        case SYS_sched_setattr:
+            return is_our_thread(static_cast<int>(call.args[0])) ? pass(call) : -EPERM;
         case SYS_personality:
             return static_cast<uint32_t>(call.args[0]) == 0xffffffff || call.args[0] == 0
                        ? pass(call)

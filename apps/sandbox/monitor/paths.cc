@@ -227,8 +227,7 @@ long canonical_path(Thread& thread, PathBuffer& path, bool follow) {
         }
         // A descriptor that has no path (a pipe, a deleted file) stays as its name in /proc.
         const std::string_view text(thread.link, static_cast<size_t>(n));
-        if (own >= 0 &&
-            (!text.starts_with('/') || text.ends_with(kDeleted))) {
+        if (own >= 0 && (!text.starts_with('/') || text.ends_with(kDeleted))) {
             if (!last) {
                 return -ENOTDIR;
             }
@@ -273,6 +272,13 @@ int own_descriptor(std::string_view canonical) {
     return static_cast<int>(parse_number(rest.substr(3)));
 }
 
+std::string_view process_file(std::string_view canonical, bool* own) {
+    std::string_view rest;
+    bool other;
+    *own = own_proc(canonical, rest, &other);
+    return *own || other ? rest : std::string_view();
+}
+
 long open_canonical(PathBuffer& path, uint64_t flags, uint64_t mode) {
     open_how how{};
     how.flags = flags;
@@ -292,8 +298,10 @@ bool proc_allows(std::string_view canonical, bool write) {
     }
     static constexpr std::string_view kMemory[] = {
         "mem",     "pagemap", "clear_refs", "map_files", "syscall", "stack",         "auxv",
-        "environ", "attr",    "root",       "cwd",       "fd",      "seccomp_cache",
+        "environ", "attr",    "root",       "cwd",       "fd",      "seccomp_cache", "smaps_rollup",
     };
+    // Of the program's own process they are shown without the runtime: proc_view.h.
+    static constexpr std::string_view kLayout[] = {"maps", "smaps", "numa_maps"};
     static constexpr std::string_view kWritable[] = {
         "comm", "oom_score_adj", "coredump_filter", "timerslack_ns", "autogroup",
     };
@@ -305,6 +313,9 @@ bool proc_allows(std::string_view canonical, bool write) {
     }
     if (first == "fd" && own) {
         return after.empty() || own_descriptor(canonical) >= 0;  // the list of them
+    }
+    if (!own && std::find(std::begin(kLayout), std::end(kLayout), first) != std::end(kLayout)) {
+        return false;
     }
     return std::find(std::begin(kMemory), std::end(kMemory), first) == std::end(kMemory);
 }

@@ -35,6 +35,10 @@ int own_descriptor(std::string_view canonical);
 // Opens a canonical path; no link is followed. Descriptor or negative errno.
 long open_canonical(PathBuffer& path, uint64_t flags, uint64_t mode);
 
+// If the canonical path is below a process' directory in /proc, its part below that (or below the
+// thread's directory there), and whether the process is the calling one; else an empty text.
+std::string_view process_file(std::string_view canonical, bool* own);
+
 // What files below /proc the program may not even read, or not write: those that lead to the
 // runtime's memory and to other processes.
 bool proc_allows(std::string_view canonical, bool write);

@@ -35,7 +35,7 @@ constexpr uint64_t kRefusedFlags = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS 
                                    0x80 /* CLONE_NEWTIME */ | CLONE_INTO_CGROUP;
 
 // Threads that ended, to be used again: a thread cannot free the memory that it runs on.
-Thread* free_threads[256];
+Thread* free_threads[4096];
 unsigned free_count;
 
 Thread* new_thread() {

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 
 #include "monitor/dispatch.h"
+#include "monitor/others.h"
 #include "monitor/sigframe.h"
 
 namespace dune::sandbox {
@@ -111,19 +112,6 @@ long with_mask(Call& call, unsigned which) {
     return result;
 }
 
-// True if the sandbox has such a process, and so the program may send it signals.
-bool is_ours(int64_t pid) {
-    return pid == process.pid || (pid > 0 && process.stats->has_process(pid));
-}
-
-// kill(2): a process of the sandbox, or a group that one leads.
-bool may_kill(int64_t pid) {
-    if (pid == 0) {
-        return is_ours(host_call(SYS_getpgid, 0));
-    }
-    return pid < -1 ? is_ours(-pid) : pid > 0 && is_ours(pid);
-}
-
 // A descriptor of a process: one from pidfd_open(2) or clone(2), which is of the sandbox, not a
 // directory of /proc, which may be of any.
 bool is_pidfd(uint64_t fd) {
@@ -133,19 +121,27 @@ bool is_pidfd(uint64_t fd) {
 
 // A signal sent by number.
 long do_send(Call& call) {
-    const int pid = static_cast<int>(call.args[0]);
+    const int64_t pid = static_cast<int>(call.args[0]);
     switch (call.number) {
-        case SYS_tgkill:
-        case SYS_rt_tgsigqueueinfo:
-            return is_ours(pid) ? pass(call) : -EPERM;
         case SYS_tkill:
             return host_call(SYS_tgkill, process.pid, call.args[0], call.args[1]);
         case SYS_pidfd_send_signal:
             return is_pidfd(call.args[0]) ? pass(call) : -EPERM;
         case SYS_pidfd_open:
-            return is_ours(pid) ? pass(call) : -EPERM;
+            return whose_process(pid) != Whose::Foreign ? pass(call) : -EPERM;
         default:
-            return may_kill(pid) ? pass(call) : -EPERM;
+            break;
+    }
+    if (pid == 0 || pid < -1) {  // kill(2) of a group
+        return call.number == SYS_kill && is_our_group(-pid) ? pass(call) : -EPERM;
+    }
+    switch (whose_process(pid)) {
+        case Whose::Ours:
+            return pass(call);
+        case Whose::Ended:
+            return host_call(SYS_kill, pid, 0);  // 0 until it has been waited for
+        default:
+            return -EPERM;
     }
 }
 

@@ -7,6 +7,7 @@
 #define DUNE_APPS_SANDBOX_MONITOR_STATE_H
 
 #include <linux/limits.h>
+#include <sys/resource.h>
 
 #include <array>
 #include <atomic>
@@ -22,9 +23,8 @@
 
 namespace dune::sandbox {
 
-// Descriptors of the runtime have numbers of their own, kReserved of them from Process::fd_base on,
-// which the program can neither use nor replace. Each thread needs one.
-constexpr int kReserved = 256;
+// Descriptors of the runtime have numbers of their own, from Process::fd_base on, which the program
+// can neither use nor replace. Each thread needs one.
 enum ReservedFd : int {
     kRootFd,     // "/", O_PATH
     kSelfFd,     // the file of dune-sandbox, for execve
@@ -61,7 +61,7 @@ struct Stats {
     std::atomic<uint64_t> signals;
     std::atomic<uint64_t> vm_exits;  // of processes that have ended or executed another program
     // The processes of the sandbox, a bit for each pid (Linux has at most 2^22). One that is killed
-    // keeps its bit.
+    // keeps its bit: see whose_process().
     static constexpr int64_t kMaxPid = 1 << 22;
     std::array<std::atomic<uint64_t>, kMaxPid / 64> pids;
     void add_process(int64_t pid) { pids[pid / 64].fetch_or(1ull << pid % 64); }
@@ -128,6 +128,7 @@ struct Process {
     bool trace = false;
     bool quiet = false;
     int fd_base = 0;
+    rlim_t fd_limit = 0;  // numbers of the runtime end below: the hard limit of open files
     int pid = 0;
     std::atomic<int> threads{1};
 
@@ -135,6 +136,7 @@ struct Process {
     RangeSet* ranges = nullptr;
     uint64_t map_top = kMapEnd;  // mappings go below
     uint64_t brk_start = 0, brk_now = 0;
+    uint64_t stack = 0;  // where the program's first thread began
 
     // Held to make, use and close a descriptor of the monitor's own, and to replace or close one of
     // the program's: so none of the monitor's is exchanged under it.
@@ -156,10 +158,9 @@ extern Process process;
 inline int reserved_fd(ReservedFd which) {
     return process.fd_base + which;
 }
-// True for a descriptor that the program must not use.
+// True for a descriptor that the program must not use. Not for -1, AT_FDCWD and their like.
 inline bool is_reserved(uint64_t fd) {
-    return static_cast<uint32_t>(fd) - static_cast<uint32_t>(process.fd_base) <
-           static_cast<uint32_t>(kReserved);
+    return static_cast<int>(fd) >= process.fd_base;
 }
 
 }  // namespace dune::sandbox

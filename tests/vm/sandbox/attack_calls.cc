@@ -6,10 +6,12 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -125,6 +127,19 @@ void attack_calls(const char*) {
     must_fail("/proc/sys", open("/proc/sys/kernel/core_pattern", O_WRONLY));
     must_fail("/proc/1/root", open("/proc/1/root/etc/shadow", O_RDONLY));
     must_fail("TIOCSTI", ioctl(0, TIOCSTI, "x"));
+    must_fail("setpriority parent", setpriority(PRIO_PROCESS, static_cast<id_t>(getppid()), 5));
+    must_fail("setpriority user", setpriority(PRIO_USER, 0, 5));
+    must_fail("ioprio_set parent", syscall(SYS_ioprio_set, 1, getppid(), 3 << 13));
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    CPU_SET(0, &cpus);
+    must_fail("sched_setaffinity init", sched_setaffinity(1, sizeof(cpus), &cpus));
+    const sched_param parameter{};
+    must_fail("sched_setscheduler init", sched_setscheduler(1, SCHED_BATCH, &parameter));
+    must_fail("sched_setparam init", sched_setparam(1, &parameter));
+    // Linux would apply it to the runtime's own code in host mode: see README.md.
+    alignas(32) static char area[32];
+    must_fail("rseq", syscall(SYS_rseq, area, sizeof(area), 0, 0x53053053));
     must_fail("kill parent", kill(getppid(), 0));
     must_fail("kill init", kill(1, 0));
     must_fail("kill all", kill(-1, 0));

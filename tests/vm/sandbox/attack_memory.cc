@@ -24,6 +24,8 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <fstream>
+#include <string>
 
 #include "attacker.h"
 
@@ -129,6 +131,22 @@ void by_structures(unsigned long at) {
     must_fail("prctl", at, syscall(SYS_prctl, 16 /* PR_GET_NAME */, p));
 }
 
+// Files of /proc that tell addresses.
+void must_show_no_runtime(const std::string& file) {
+    const int base = file.ends_with("stat") ? 10 : 16;
+    std::ifstream text(file);
+    unsigned words = 0;
+    for (std::string word; text >> word; words++) {
+        const unsigned long value = strtoul(word.c_str(), nullptr, base);
+        if (value >= 1ul << 46 && value < 1ul << 47) {
+            escaped(file.c_str(), value);
+        }
+    }
+    if (words == 0) {
+        escaped((file + " is empty").c_str(), 0);
+    }
+}
+
 }  // namespace
 
 void attack_memory(const char*) {
@@ -201,6 +219,17 @@ void attack_mappings(const char*) {
     const int proc = open("/proc/self", O_RDONLY | O_DIRECTORY);
     must_fail("mem in /proc/self", 0, openat(proc, "mem", O_RDWR));
     must_fail("pagemap", 0, open("/proc/self/pagemap", O_RDONLY));
+    must_fail("rollup", 0, open("/proc/self/smaps_rollup", O_RDONLY));
+    must_fail("maps to be written", 0, open("/proc/self/maps", O_RDWR));
+    must_fail("another's maps", 0, open("/proc/1/maps", O_RDONLY));
+    must_show_no_runtime("/proc/self/maps");
+    must_show_no_runtime("/proc/thread-self/smaps");
+    must_show_no_runtime("/proc/self/numa_maps");
+    const std::string task = "/proc/self/task/" + std::to_string(getpid());
+    must_show_no_runtime(task + "/maps");
+    must_show_no_runtime(task + "/stat");
+    must_show_no_runtime("/proc/self/stat");
+    must_show_no_runtime("/proc/" + std::to_string(getppid()) + "/stat");
 }
 
 }  // namespace dune::sandbox_test

@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "sandboxed.h"
+
 namespace dune::sandbox_test {
 
 int escapes;
@@ -18,12 +20,16 @@ void escaped(const char* what, unsigned long where) {
     escapes++;
 }
 
-std::vector<Target> runtime_memory() {
+namespace {
+
+// /proc/self/maps does not show it: somebody outside of the sandbox tells (sandboxed.h).
+std::vector<Target> ask_for_memory() {
     constexpr unsigned long kUserEnd = 1ul << 46;
     std::vector<Target> targets;
-    FILE* const maps = fopen("/proc/self/maps", "r");
+    fputs(kWhere, stdout);
+    fflush(stdout);
     char line[512];
-    while (maps != nullptr && fgets(line, sizeof(line), maps) != nullptr) {
+    while (fgets(line, sizeof(line), stdin) != nullptr) {
         unsigned long begin;
         unsigned long end;
         char rights[5];
@@ -32,13 +38,17 @@ std::vector<Target> runtime_memory() {
             targets.push_back({begin, end - begin, rights[0] == 'r', rights[1] == 'w'});
         }
     }
-    if (maps != nullptr) {
-        fclose(maps);
-    }
     if (targets.empty()) {
         fprintf(stderr, "no memory of the runtime is to be seen\n");
         exit(2);
     }
+    return targets;
+}
+
+}  // namespace
+
+const std::vector<Target>& runtime_memory() {
+    static const std::vector<Target> targets = ask_for_memory();
     return targets;
 }
 

@@ -17,7 +17,7 @@ struct Target {
     size_t size;
     bool readable, writable;
 };
-std::vector<Target> runtime_memory();
+const std::vector<Target>& runtime_memory();
 
 // attack_memory.cc
 void attack_memory(const char*);

@@ -14,8 +14,8 @@ namespace {
 
 Outcome attack(const std::string& name, const std::string& argument = "",
                const std::string& preset = "permissive") {
-    return sandboxed({"--quiet", "--preset", preset, "--hide", "/etc/shadow"},
-                     {beside("sandbox_attacker"), name, argument});
+    return sandboxed_with_helper({"--quiet", "--preset", preset, "--hide", "/etc/shadow"},
+                                 {beside("sandbox_attacker"), name, argument});
 }
 
 class Attack : public ::testing::TestWithParam<const char*> {};

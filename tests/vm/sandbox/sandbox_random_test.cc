@@ -15,9 +15,9 @@ class Random : public Secret, public ::testing::WithParamInterface<const char*> 
 TEST_P(Random, CallsDoNothingOutsideOfThePolicy) {
     const std::string passwd = content_of("/etc/passwd");
     const Outcome outcome =
-        sandboxed({"--quiet", "--preset", GetParam(), "--read", "/etc", "--read", "/root", "--hide",
-                   path_, "--read", "/proc", "--write", "/tmp"},
-                  {beside("sandbox_attacker"), "random", "4711:100000"});
+        sandboxed_with_helper({"--quiet", "--preset", GetParam(), "--read", "/etc", "--read",
+                               "/root", "--hide", path_, "--read", "/proc", "--write", "/tmp"},
+                              {beside("sandbox_attacker"), "random", "4711:100000"});
     EXPECT_TRUE(outcome.ok()) << outcome.text();
     EXPECT_EQ(content_of("/etc/passwd"), passwd);
 }

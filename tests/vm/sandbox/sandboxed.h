@@ -27,6 +27,12 @@ Outcome run(const std::vector<std::string>& argv);
 // The same in the sandbox: `dune-sandbox options... -- command...`.
 Outcome sandboxed(const std::vector<std::string>& options, const std::vector<std::string>& command);
 
+// The same for a program with a helper outside, which tells it on its standard input where the
+// runtime is: /proc/PID/maps, once it has written kWhere to its standard output.
+inline constexpr char kWhere[] = "where?\n";
+Outcome sandboxed_with_helper(const std::vector<std::string>& options,
+                              const std::vector<std::string>& command);
+
 // The path of a program that lies beside the test.
 std::string beside(const std::string& name);
 

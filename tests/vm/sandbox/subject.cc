@@ -41,6 +41,8 @@ constexpr struct {
     {"spawn", test_spawn},
     {"descriptors", test_descriptors},
     {"files", test_files},
+    {"proc", test_proc},
+    {"limits", test_limits},
 };
 
 }  // namespace

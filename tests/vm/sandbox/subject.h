@@ -35,6 +35,9 @@ void test_spawn();
 // subject_files.cc
 void test_descriptors();
 void test_files();
+// subject_proc.cc
+void test_proc();
+void test_limits();
 
 }  // namespace dune::sandbox_test
 

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+//
+// Which processes and threads the program may act on: those of its sandbox.
+
+#ifndef DUNE_APPS_SANDBOX_MONITOR_OTHERS_H
+#define DUNE_APPS_SANDBOX_MONITOR_OTHERS_H
+
+#include <cstdint>
+
+namespace dune::sandbox {
+
+enum class Whose {
+    Foreign,  // not of the sandbox, or there is none
+    Ended,    // was of the sandbox, and has ended; nothing can happen to it
+    Ours,
+};
+
+// Of a process id. Context: trap.
+Whose whose_process(int64_t pid);
+
+// True for threads of this process and for first threads of the sandbox's others; 0 is the caller.
+// Context: trap.
+bool is_our_thread(int64_t tid);
+
+// True for the group of the calling process (0), or one that a process of the sandbox leads, as far
+// as that is so. Context: trap.
+bool is_our_group(int64_t group);
+
+}  // namespace dune::sandbox
+
+#endif
