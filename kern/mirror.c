@@ -206,13 +206,13 @@ static bool mirror_address(struct dune_process *proc, u64 gpa, unsigned long *ad
 	return va != DUNE_SLOT_NONE;
 }
 
-/* Is a part of what a leaf shows being taken away now? */
-static bool mirror_goes(const struct dune_process *proc, unsigned long addr,
+/* An invalidation is under way: does it take a part of what a leaf shows? */
+static noinline bool mirror_goes(const struct dune_process *proc, unsigned long addr,
 			const struct dune_leaf *leaf)
 {
 	unsigned long size = PAGE_SIZE << (9 * (leaf->level - 1)), start = addr & ~(size - 1);
 
-	return proc->inval_active && start < proc->inval_end && proc->inval_start < start + size;
+	return start < proc->inval_end && proc->inval_start < start + size;
 }
 
 /* Installs what a walk found, unless the page table may have changed since; false if it may. */
@@ -223,7 +223,8 @@ static bool mirror_install(struct dune_vcpu *vcpu, u64 gpa, unsigned long addr, 
 	bool done = false;
 
 	spin_lock(&proc->lock);
-	if (likely(proc->inval_seq == seq && !mirror_goes(proc, addr, leaf) && !proc->dead))
+	if (likely(proc->inval_seq == seq && !proc->dead) &&
+	    (likely(!proc->inval_active) || !mirror_goes(proc, addr, leaf)))
 		done = dune_engine->map(vcpu, gpa, leaf);
 	spin_unlock(&proc->lock);
 	vcpu->count.ept_faults++;
@@ -247,7 +248,7 @@ static bool mirror_install(struct dune_vcpu *vcpu, u64 gpa, unsigned long addr, 
 bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 {
 	struct dune_process *proc = vcpu->proc;
-	struct dune_leaf leaf;
+	struct dune_leaf *leaf = &vcpu->leaf;
 	unsigned long addr;
 	u64 seq;
 
@@ -255,9 +256,9 @@ bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 	smp_rmb(); /* inval_seq, then the page table */
 	if (unlikely(vcpu->nr_tables < DUNE_TABLE_CACHE || !mirror_address(proc, gpa, &addr)))
 		return false;
-	if (!mirror_walk(proc->mm, addr, &leaf) || access & DUNE_LEAF_ACCESS & ~leaf.access)
+	if (!mirror_walk(proc->mm, addr, leaf) || access & DUNE_LEAF_ACCESS & ~leaf->access)
 		return false;
-	return mirror_install(vcpu, gpa, addr, seq, &leaf);
+	return mirror_install(vcpu, gpa, addr, seq, leaf);
 }
 
 static bool mirror_idle(const struct dune_process *proc, u64 seq)
@@ -289,7 +290,7 @@ static void mirror_wait(struct dune_process *proc, u64 seq)
 int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 {
 	struct dune_process *proc = vcpu->proc;
-	struct dune_leaf leaf;
+	struct dune_leaf *leaf = &vcpu->leaf;
 	unsigned long addr;
 	bool found;
 	u64 seq;
@@ -308,13 +309,13 @@ int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 	seq = READ_ONCE(proc->inval_seq);
 	smp_rmb(); /* inval_seq, then the page table */
 	local_irq_disable();
-	found = mirror_walk(proc->mm, addr, &leaf);
+	found = mirror_walk(proc->mm, addr, leaf);
 	local_irq_enable();
 	/* Readable, but not to be executed: a touch does not tell. */
-	if (unlikely(found && access & DUNE_LEAF_EXEC & ~leaf.access))
+	if (unlikely(found && access & DUNE_LEAF_EXEC & ~leaf->access))
 		return mirror_refused(vcpu, addr, access);
-	if (likely(found && !(access & DUNE_LEAF_ACCESS & ~leaf.access)) &&
-	    unlikely(!mirror_install(vcpu, gpa, addr, seq, &leaf)))
+	if (likely(found && !(access & DUNE_LEAF_ACCESS & ~leaf->access)) &&
+	    unlikely(!mirror_install(vcpu, gpa, addr, seq, leaf)))
 		mirror_wait(proc, seq);
 	return 0;
 }

@@ -39,6 +39,7 @@ struct dune_vcpu {
 		bool used;
 		unsigned long di, si, dx, r10, r8, r9, ax, orig_ax;
 	} saved;
+	struct dune_leaf leaf;		/* of the last fault; not on the stack, which would be guarded */
 	void *tables[DUNE_TABLE_CACHE];	/* zeroed pages for the mirror */
 	unsigned int nr_tables;
 	struct dune_counters count;

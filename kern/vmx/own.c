@@ -53,7 +53,7 @@ static void vmx_clear_here(struct vmx_vcpu *vmx)
 {
 	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
 
-	if (vmx_vmclear(vmx->vmcs_pa))
+	if (vmx_vmclear(&vmx->vmcs_pa))
 		vmx_insn_failed("vmclear", 0);
 	if (c->current_pa == vmx->vmcs_pa)
 		c->current_pa = 0;
@@ -85,21 +85,35 @@ void vmx_clear(struct vmx_vcpu *vmx)
 		smp_call_function_single(cpu, vmx_clear_ipi, vmx, 1);
 }
 
-/* Turns VMX on for this window, unless somebody else has it on by now. */
-static void vmx_window_on(struct vmx_cpu *c)
+/* Turns VMX on for this window; false if somebody else has it on by now. */
+static __always_inline bool vmx_window_on(struct vmx_cpu *c)
 {
 	c->window_cr4 = read_cr4_now();
-	if (c->window_cr4 & X86_CR4_VMXE)
-		return;
+	if (unlikely(c->window_cr4 & X86_CR4_VMXE))
+		return false;
 	write_cr4_now(c->window_cr4 | X86_CR4_VMXE);
-	if (vmx_vmxon(__pa(c->vmxon)))
+	if (vmx_vmxon(&c->vmxon_pa))
 		vmx_insn_failed("vmxon", 0);
+	return true;
 }
 
-static void vmx_window_off(struct vmx_cpu *c)
+/* After VMXON no VMCS is current, nor was ours made active anywhere since it was cleared. */
+static __always_inline void vmx_open_transient(struct vmx_vcpu *vmx)
 {
-	if (c->window_cr4 & X86_CR4_VMXE)
-		return;
+	if (unlikely(!vmx->ready) && vmx_vmclear(&vmx->vmcs_pa))
+		vmx_insn_failed("vmclear", 0);
+	if (vmx_vmptrld(&vmx->vmcs_pa))
+		vmx_insn_failed("vmptrld", 0);
+	vmx->foreign = false;
+	vmx->put_back = VMX_PUT_MORE;
+}
+
+/* SDM 25.11.1: no VMCS may be active over VMXOFF. */
+static __always_inline void vmx_close_transient(struct vmx_vcpu *vmx, struct vmx_cpu *c)
+{
+	if (vmx_vmclear(&vmx->vmcs_pa))
+		vmx_insn_failed("vmclear", 1);
+	vmx->launched = false;
 	vmx_vmxoff();
 	write_cr4_now(c->window_cr4);
 }
@@ -120,26 +134,30 @@ bool vmx_open_slow(struct vmx_vcpu *vmx)
 
 	if (vmx->cpu >= 0 && vmx->cpu != cpu)
 		return false;
-	if (vmx_transient)
-		vmx_window_on(c);
-	found = vmx_vmptrst();
+	if (vmx_transient && vmx_window_on(c)) {
+		vmx_open_transient(vmx);
+		goto opened;
+	}
+	found = vmx_vmptrst(&vmx->found_pa);
 	if (found != vmx->vmcs_pa) {
 		if (vmx->cpu < 0) {
-			if (vmx_vmclear(vmx->vmcs_pa))
+			if (vmx_vmclear(&vmx->vmcs_pa))
 				vmx_insn_failed("vmclear", 0);
 			vmx->launched = false;
 			vmx->cpu = cpu;
 			list_add(&vmx->active, &c->active);
 		}
-		if (vmx_vmptrld(vmx->vmcs_pa))
+		if (vmx_vmptrld(&vmx->vmcs_pa))
 			vmx_insn_failed("vmptrld", 0);
 	}
 	/* What another vCPU of ours left current needs no putting back. */
 	vmx->foreign = found != VMX_NO_VMCS && found != c->current_pa && found != vmx->vmcs_pa;
-	vmx->put_back = vmx->foreign || vmx_transient || READ_ONCE(vmx_stopped);
-	c->window_foreign = found;
+	vmx->put_back = vmx_transient || READ_ONCE(vmx_stopped) ? VMX_PUT_MORE :
+			vmx->foreign ? VMX_PUT_VMCS : VMX_PUT_NOTHING;
+	vmx->foreign_pa = found;
 	if (!vmx->foreign)
 		c->current_pa = vmx->vmcs_pa;
+opened:
 	vmx->vcpu.todo &= ~DUNE_TODO_OPEN;
 	if (unlikely(!vmx->ready))
 		vmx_vmcs_init(vmx);
@@ -157,13 +175,14 @@ void vmx_close_slow(struct vmx_vcpu *vmx)
 	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
 
 	vmx->vcpu.todo |= DUNE_TODO_OPEN;
-	/* SDM 25.11.1: no VMCS may be active over VMXOFF. */
-	if (vmx_transient || READ_ONCE(vmx_stopped))
+	if (vmx_transient && !(c->window_cr4 & X86_CR4_VMXE)) {
+		vmx_close_transient(vmx, c);
+		return;
+	}
+	if (vmx->put_back == VMX_PUT_MORE)
 		vmx_clear_here(vmx);
-	if (vmx->foreign && vmx_vmptrld(c->window_foreign))
+	if (vmx->foreign && vmx_vmptrld(&vmx->foreign_pa))
 		vmx_insn_failed("vmptrld", 1);
-	if (vmx_transient)
-		vmx_window_off(c);
 }
 
 /* The instructions themselves, on MSRs that every CPU has: the kernel's are paravirt calls. */
@@ -312,6 +331,7 @@ static int vmx_cpu_up(unsigned int cpu)
 		return -EOPNOTSUPP;
 	}
 	*(u32 *)c->vmxon = vmx_config.revision;
+	c->vmxon_pa = __pa(c->vmxon);
 	return 0;
 }
 

@@ -286,9 +286,10 @@ static noinline int vmx_slow_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 	return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
 }
 
-static __always_inline int vmx_call(struct vmx_vcpu *vmx, unsigned long nr)
+static __always_inline int vmx_call(struct vmx_vcpu *vmx, unsigned long nr, bool put_back)
 {
-	vmx_close(vmx);
+	if (put_back)
+		vmx_park(vmx);
 	current->flags &= ~PF_VCPU;
 	local_irq_enable();
 	if (unlikely(dune_syscall_fast(&vmx->vcpu, nr))) {
@@ -297,7 +298,15 @@ static __always_inline int vmx_call(struct vmx_vcpu *vmx, unsigned long nr)
 	}
 	local_irq_disable();
 	current->flags |= PF_VCPU;
+	if (put_back && vmx->vcpu.todo == DUNE_TODO_OPEN)
+		vmx_reopen(vmx);
 	return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);
+}
+
+/* Beside a VMCS of KVM's, or where VMX is turned off meanwhile. */
+static noinline int vmx_call_put_back(struct vmx_vcpu *vmx, unsigned long nr)
+{
+	return vmx_call(vmx, nr, true);
 }
 
 static noinline int vmx_other_turn(struct vmx_vcpu *vmx, enum vmx_next next)
@@ -394,7 +403,9 @@ int vmx_turn(struct vmx_vcpu *vmx)
 	nr = READ_ONCE(vmx->regs->rax); /* its low half, as Linux takes it */
 	switch (dune_syscall_way(vcpu, nr)) {
 	case DUNE_CALL_FAST:
-		return vmx_call(vmx, nr);
+		if (unlikely(vmx->put_back))
+			return vmx_call_put_back(vmx, nr);
+		return vmx_call(vmx, nr, false);
 	case DUNE_CALL_NONE:
 		vmx->regs->rax = -ENOSYS;
 		return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);

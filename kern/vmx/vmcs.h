@@ -87,28 +87,31 @@ static __always_inline void vmcs_writel(unsigned long field, unsigned long val)
 	__vmcs_write(field, val);
 }
 
-/* These return true when they failed. */
-static __always_inline bool vmx_vmptrld(u64 pa)
+/*
+ * These return true when they failed. Their operands lie in memory, and not on the stack, where each
+ * function that has one would get a stack protector's canary for it.
+ */
+static __always_inline bool vmx_vmptrld(const u64 *pa)
 {
 	bool fail;
 
-	asm volatile("vmptrld %[pa]" : "=@ccbe"(fail) : [pa] "m"(pa) : "memory");
+	asm volatile("vmptrld %[pa]" : "=@ccbe"(fail) : [pa] "m"(*pa) : "memory");
 	return fail;
 }
 
-static __always_inline bool vmx_vmclear(u64 pa)
+static __always_inline bool vmx_vmclear(const u64 *pa)
 {
 	bool fail;
 
-	asm volatile("vmclear %[pa]" : "=@ccbe"(fail) : [pa] "m"(pa) : "memory");
+	asm volatile("vmclear %[pa]" : "=@ccbe"(fail) : [pa] "m"(*pa) : "memory");
 	return fail;
 }
 
-static __always_inline bool vmx_vmxon(u64 pa)
+static __always_inline bool vmx_vmxon(const u64 *pa)
 {
 	bool fail;
 
-	asm volatile("vmxon %[pa]" : "=@ccbe"(fail) : [pa] "m"(pa) : "memory");
+	asm volatile("vmxon %[pa]" : "=@ccbe"(fail) : [pa] "m"(*pa) : "memory");
 	return fail;
 }
 
@@ -119,12 +122,10 @@ static __always_inline void vmx_vmxoff(void)
 
 #define VMX_NO_VMCS (~0ull)	/* VMPTRST's answer when none is current */
 
-static __always_inline u64 vmx_vmptrst(void)
+static __always_inline u64 vmx_vmptrst(u64 *pa)
 {
-	u64 pa;
-
-	asm volatile("vmptrst %[pa]" : [pa] "=m"(pa) : : "cc", "memory");
-	return pa;
+	asm volatile("vmptrst %[pa]" : [pa] "=m"(*pa) : : "cc", "memory");
+	return *pa;
 }
 
 /* SDM 30.3 INVEPT: type 1 is one EP4TA, type 2 all of them. */

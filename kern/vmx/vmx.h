@@ -20,6 +20,13 @@ struct vmx_event {		/* what VM entry injects; SDM 25.8.3 */
 	u32 len;
 };
 
+/* What has to be put back at the end of a window. */
+enum {
+	VMX_PUT_NOTHING,		/* our VMCS may stay current */
+	VMX_PUT_VMCS,			/* KVM's VMCS, and no more */
+	VMX_PUT_MORE,			/* VMX has to be turned off, or is about to be */
+};
+
 struct vmx_vcpu {
 	/* entry.S knows where these are */
 	struct dune_regs *regs;		/* = vcpu.page->regs */
@@ -37,7 +44,9 @@ struct vmx_vcpu {
 	int host_cpu;			/* whose host state the VMCS holds, or -1 */
 	bool ready;			/* the VMCS has been filled */
 	bool foreign;			/* KVM's VMCS was current, and is after each window */
-	bool put_back;			/* that, or VMX has to be turned off */
+	u64 foreign_pa;			/* that one, or what else was found */
+	u64 found_pa;			/* what VMPTRST said last */
+	u8 put_back;			/* VMX_PUT_*, at the end of a window */
 	bool tables_dirty;		/* GDT, IDT and TSS limits are not the host's now */
 	bool repaired;			/* a refused guest state, in this run */
 	bool triple_fault;
@@ -72,9 +81,9 @@ struct vmx_cpu {
 	u64 current_pa;			/* the VMCS of ours that we left current, or 0 */
 	struct list_head active;	/* vCPUs whose VMCS is active here */
 	void *vmxon;			/* VMXON region, where nobody else has VMX on */
+	u64 vmxon_pa;
 	/* only inside a window that turned VMX on */
 	unsigned long window_cr4;
-	u64 window_foreign;
 };
 
 DECLARE_PER_CPU(struct vmx_cpu, vmx_cpus);
@@ -121,9 +130,9 @@ static __always_inline bool vmx_open(struct vmx_vcpu *vmx)
 {
 	/* Ours was left current, and nobody came meanwhile. */
 	if (likely(vmx->cpu == raw_smp_processor_id() && !vmx_transient &&
-		   vmx_vmptrst() == vmx->vmcs_pa)) {
+		   vmx_vmptrst(&vmx->found_pa) == vmx->vmcs_pa)) {
 		vmx->foreign = false;
-		vmx->put_back = false;
+		vmx->put_back = VMX_PUT_NOTHING;
 		vmx->vcpu.todo &= ~DUNE_TODO_OPEN;
 		return true;
 	}
@@ -135,6 +144,37 @@ static __always_inline void vmx_close(struct vmx_vcpu *vmx)
 {
 	if (unlikely(vmx->put_back && !(vmx->vcpu.todo & DUNE_TODO_OPEN)))
 		vmx_close_slow(vmx);
+}
+
+/* As vmx_close(), where something has to be put back. */
+static __always_inline void vmx_park(struct vmx_vcpu *vmx)
+{
+	if (unlikely(vmx->put_back != VMX_PUT_VMCS)) {
+		vmx_close_slow(vmx);
+		return;
+	}
+	vmx->vcpu.todo |= DUNE_TODO_OPEN;
+	if (vmx_vmptrld(&vmx->foreign_pa))
+		vmx_insn_failed("vmptrld", 1);
+}
+
+/*
+ * Opens the window again that vmx_park() just closed, if nothing came between: interrupts were on,
+ * but the thread stayed on the CPU, with its state (todo has DUNE_TODO_OPEN alone). Else todo keeps
+ * that, and the long way is due.
+ */
+static __always_inline void vmx_reopen(struct vmx_vcpu *vmx)
+{
+	if (unlikely(vmx->put_back != VMX_PUT_VMCS)) {
+		if (vmx_transient && !READ_ONCE(vmx_stopped))
+			vmx_open_slow(vmx);
+	} else if (likely(vmx->cpu >= 0 && vmx_vmptrst(&vmx->found_pa) == vmx->foreign_pa)) {
+		/* KVM's VMCS is current still, and ours is active here still. */
+		if (vmx_vmptrld(&vmx->vmcs_pa))
+			vmx_insn_failed("vmptrld", 0);
+		vmx->vcpu.todo = 0;
+		vmx->vcpu.count.foreign++;
+	}
 }
 
 /* vmcs.c */
