@@ -14,11 +14,12 @@ using namespace dune::mm;
 namespace {
 
 struct CountTablesOp : WalkOp {
-    std::uint64_t tables = 0;
+    std::uint64_t upper = 0;
+    std::uint64_t lowest = 0;  // of level 0
 
     template <int L>
     int table(ptent_t*, ptent_t, std::uint64_t, std::uint64_t) noexcept {
-        ++tables;
+        ++(L == 1 ? lowest : upper);
         return L > 1 ? kDescend : kNext;
     }
 };
@@ -36,22 +37,27 @@ constexpr ptent_t shared_leaf(ptent_t e) noexcept {
  */
 [[gnu::noinline]] ptent_t share_table(ptent_t* from, const ptent_t* last, ptent_t* to) noexcept {
     static_assert(sizeof(page) == kPageSize >> 8);
-    constexpr ptent_t kUsual = PTE_W | PTE_EXCL;
+    constexpr ptent_t kOwn = PTE_W | PTE_EXCL;
     char* pages = reinterpret_cast<char*>(dune_pages) - (dune_pagebase >> 8);
-    asm("" : "+r"(pages));  // or the compiler subtracts in the loop
+    const std::ptrdiff_t distance = reinterpret_cast<char*>(to) - reinterpret_cast<char*>(from);
+    ptent_t change = PTE_W | PTE_EXCL | PTE_COW;
+    asm("" : "+r"(pages), "+r"(change));  // or the compiler makes them again in the loop
     ptent_t seen = 0;
-    for (;; ++from, ++to) {
+    for (;; ++from) {
         ptent_t e = load(from);
         if ((e & PTE_POOL) != 0) {  // else Linux' memory, or nothing
             dune_page_get(reinterpret_cast<page*>(pages + (PTE_ADDR(e) >> 8)));
             seen |= e;
-            ptent_t shared;
-            do
-                shared = (e & kUsual) == kUsual ? e ^ (kUsual | PTE_COW) : shared_leaf(e);
-            while (!replace(from, e, shared));
-            e = shared;
+            // Nothing is to change if it was shared before.
+            if (const ptent_t own = e & kOwn; own != 0) {
+                ptent_t shared = own == kOwn ? e ^ change : shared_leaf(e);
+                while (!replace(from, e, shared))
+                    [[unlikely]]  // the CPU set A or D
+                    shared = shared_leaf(e);
+                e = shared;
+            }
         }
-        *to = e;
+        *reinterpret_cast<ptent_t*>(reinterpret_cast<char*>(from) + distance) = e;
         if (from == last)
             return seen;
     }
@@ -59,10 +65,12 @@ constexpr ptent_t shared_leaf(ptent_t e) noexcept {
 
 /** Copies each table into a page of `tables`: those of level 0 whole, others entry by entry. */
 struct CloneOp : WalkOp {
-    PageList& tables;              // zeroed
+    PageList& upper;               // zeroed
+    PageList& lowest;              // of level 0, not zeroed: all of it is copied
     ptent_t* copy[kTopLevel + 1];  // of the table of each level that is being walked
 
-    CloneOp(PageList& reserve, ptent_t* root) noexcept : tables(reserve), copy{} {
+    CloneOp(PageList& tables, PageList& leaf_tables, ptent_t* root) noexcept
+        : upper(tables), lowest(leaf_tables), copy{} {
         copy[kTopLevel] = root;
     }
 
@@ -96,7 +104,7 @@ struct CloneOp : WalkOp {
     }
     template <int L>
     int table(ptent_t* slot, ptent_t e, std::uint64_t, std::uint64_t) noexcept {
-        page* const pg = tables.pop();
+        page* const pg = (L == 1 ? lowest : upper).pop();
         copy[L - 1] = static_cast<ptent_t*>(dune_page2va(pg));
         put<L>(slot, dune_page2pa(pg) | PTE_FLAGS(e));
         return kDescend;
@@ -128,14 +136,15 @@ struct PruneOp : WalkOp {
 ptent_t* dune_vm_clone(ptent_t* root) {
     if (root == nullptr || PGOFF(root) != 0)
         return nullptr;
-    PageList tables;
+    PageList upper;
+    PageList lowest;
     const SpinGuard guard(root_lock(root));
     CountTablesOp count;
     walk_root<PoolSpace>(root, kLinearFirst, kLinearLast, count);
-    if (tables.fill(count.tables + 1, true) != 0)
+    if (upper.fill(count.upper + 1, true) != 0 || lowest.fill(count.lowest, false) != 0)
         return nullptr;
-    auto* const copy = static_cast<ptent_t*>(dune_page2va(tables.pop()));
-    CloneOp op(tables, copy);
+    auto* const copy = static_cast<ptent_t*>(dune_page2va(upper.pop()));
+    CloneOp op(upper, lowest, copy);
     walk_root<PoolSpace>(root, kLinearFirst, kLinearLast, op);
     flush_tlb_all();
     return copy;
