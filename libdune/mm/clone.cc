@@ -30,6 +30,14 @@ constexpr ptent_t shared_leaf(ptent_t e) noexcept {
     return (e & ~(PTE_W | PTE_EXCL)) | (e & PTE_W) << kCowFromW;
 }
 
+/** The CPU may set A and D meanwhile. @return the leaf as it is then */
+[[gnu::noinline]] ptent_t share_leaf(ptent_t* slot) noexcept {
+    ptent_t e = load(slot);
+    while (!replace(slot, e, shared_leaf(e))) {
+    }
+    return shared_leaf(e);
+}
+
 /**
  * Share the 4 KiB leaves [from, last] with those at `to`: the loop that a clone consists of, so
  * addresses of struct page are computed here without a subtraction.
@@ -49,12 +57,12 @@ constexpr ptent_t shared_leaf(ptent_t e) noexcept {
             dune_page_get(reinterpret_cast<page*>(pages + (PTE_ADDR(e) >> 8)));
             seen |= e;
             // Nothing is to change if it was shared before.
-            if (const ptent_t own = e & kOwn; own != 0) {
-                ptent_t shared = own == kOwn ? e ^ change : shared_leaf(e);
-                while (!replace(from, e, shared))
-                    [[unlikely]]  // the CPU set A or D
-                    shared = shared_leaf(e);
-                e = shared;
+            const ptent_t own = e & kOwn;
+            if (own == kOwn) [[likely]] {
+                const ptent_t shared = e ^ change;
+                e = replace(from, e, shared) ? shared : share_leaf(from);
+            } else if (own != 0) {
+                e = share_leaf(from);
             }
         }
         *reinterpret_cast<ptent_t*>(reinterpret_cast<char*>(from) + distance) = e;
