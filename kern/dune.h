@@ -190,9 +190,10 @@ struct dune_vcpu_page {
 	__u32 flags;		/* 0x0d4: in, DUNE_RUN_* */
 	__u32 exit;		/* 0x0d8: out, DUNE_EXIT_* */
 	__u32 progress;		/* 0x0dc: out, 1 if the guest was entered in this run */
-	__s32 restart;		/* 0x0e0: out, with DUNE_EXIT_SYSCALL: 0, or the -ERESTART* (512..516) that
-				 * the call returned when it was tried in the module
-				 */
+	/* Out, with DUNE_EXIT_SYSCALL: 0, or the -ERESTART* (512..516) that the call returned when
+	 * it was tried in the module.
+	 */
+	__s32 restart;		/* 0x0e0 */
 	__u32 pad0;
 
 	/* External interrupts: bit v % 64 of pending[v / 64]. Set by user space (atomically), taken

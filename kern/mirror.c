@@ -14,7 +14,6 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
-#include <asm/asm.h>
 
 #include "compat.h"
 #include "process.h"
@@ -114,23 +113,15 @@ static __always_inline bool mirror_walk(struct mm_struct *mm, unsigned long addr
 			   PAGE_SHIFT);
 }
 
-/* Touches user memory so that Linux maps it: an atomic OR of nothing for a write. */
+/* Touches user memory so that Linux maps it. CMPXCHG writes whether or not it exchanges. */
 static bool mirror_touch(unsigned long addr, bool write)
 {
-	u8 val;
+	u8 __user *byte = (u8 __user *)addr;
+	u8 val = 0;
 
 	if (!write)
-		return !__get_user(val, (u8 __user *)addr);
-	if (!user_access_begin((void __user *)addr, 1))
-		return false;
-	asm goto("1: lock orb $0, (%[addr])\n"
-		 _ASM_EXTABLE_UA(1b, %l[fault])
-		 : : [addr] "r"(addr) : "memory", "cc" : fault);
-	user_access_end();
-	return true;
-fault:
-	user_access_end();
-	return false;
+		return !__get_user(val, byte);
+	return access_ok(byte, 1) && __try_cmpxchg_user(byte, &val, val, fault) >= 0;
 }
 
 /* What Linux said to an access of user mode's: nothing more to do, or the signal it would send. */

@@ -136,11 +136,12 @@ bool vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf)
 			proc->nr_tables++;
 			WRITE_ONCE(*e, __pa(next) | EPT_RWX);
 			table = next;
-		} else if (unlikely(is_leaf(val, level))) {
-			return false;
-		} else {
-			table = child(val);
+			continue;
 		}
+		/* A larger page was here, and Linux is splitting it: its notifier comes. */
+		if (unlikely(is_leaf(val, level)))
+			return false;
+		table = child(val);
 	}
 	WRITE_ONCE(*e, ept_leaf(leaf, gpa, level));
 	if (level == 1) {
