@@ -407,7 +407,7 @@ TEST(Large, TransparentHugePages) {
     if (!Machine::get().has(DUNE_FEAT_EPT_2M)) {
         return;
     }
-    EXPECT_LE(ept_faults() - before, 16U + 4) << "one exit for 2 MiB (and a few for the test)";
+    EXPECT_LE(ept_faults() - before, 16U + 8) << "one exit for 2 MiB (and a few for the test)";
     // A change of a part of it splits it, and nothing is lost.
     ASSERT_EQ(madvise(p + kPage, kPage, MADV_DONTNEED), 0);
     ASSERT_EQ(mprotect(p + 5 * kPage, kPage, PROT_READ), 0);
