@@ -6,7 +6,8 @@
  * Programs that trap on protected pages change the entries of single pages more often than
  * anything else; a walk over four levels costs three times as much as the rest of it. The map
  * has a word for every 2 MiB of the lower half of the address space, in sparse memory, and serves
- * one root: the first that asks, which is the process' own.
+ * one root: the first that asks, which is the process' own. dune_leaf_map points to it, for the
+ * inline part of dune_vm_mprotect().
  *
  * Words are written under the lock of the root and read without. That is safe because a leaf
  * table goes away only with its root, or when a large page replaces all that it maps: a
@@ -19,6 +20,7 @@
 
 #include "backing.h"
 #include "libdune/mmu.h"
+#include "libdune/vm.h"
 
 namespace dune::mm {
 
@@ -27,12 +29,12 @@ class FastMap {
     static constexpr std::uint64_t kWords = std::uint64_t{1} << (47 - BIG_PGSHIFT);
     static constexpr std::size_t kBytes = kWords * sizeof(std::uint64_t);
     /** Before the words: an empty table, for addresses that have none, and the root. */
-    static constexpr std::size_t kHeader = std::size_t{2} << PGSHIFT;
+    static constexpr std::size_t kHeader = DUNE_LEAF_MAP_EMPTY;
     static constexpr std::size_t kReserve = kHeader + kBytes;
 
     /** memory: kReserve bytes, reserved. If Linux refuses memory for it, there is no map. */
     void init(char* memory, const Backing& os) noexcept;
-    void reset() noexcept { base_ = kNobody.words; }
+    void reset() noexcept;
 
     /** Under the lock of root: remember the table that maps the 2 MiB around va. */
     void set(const ptent_t* root, std::uintptr_t va, ptent_t* table) noexcept;
@@ -46,7 +48,7 @@ class FastMap {
      * root is not the map's, an entry that is 0 if no table is known.
      */
     ptent_t* entry(const ptent_t* root, std::uint64_t vpn) const noexcept {
-        std::uint64_t* const base = __atomic_load_n(&base_, __ATOMIC_RELAXED);
+        std::uint64_t* const base = __atomic_load_n(&dune_leaf_map, __ATOMIC_RELAXED);
         if (__atomic_load_n(&base[-1], __ATOMIC_RELAXED) != reinterpret_cast<std::uint64_t>(root))
             [[unlikely]]
             return nullptr;
@@ -58,23 +60,9 @@ class FastMap {
             __builtin_unreachable();  // spares the callers' check a comparison
         return slot;
     }
-
-  private:
-    struct Nobody {
-        std::uint64_t root;
-        std::uint64_t words[1];
-    };
-    static Nobody kNobody;
-
-    std::uint64_t owner_word() const noexcept {
-        return __atomic_load_n(&base_[-1], __ATOMIC_RELAXED);
-    }
-
-    std::uint64_t* base_ = kNobody.words;
 };
 
-/** Hidden, so that code in the shared library reaches it without the global offset table. */
-[[gnu::visibility("hidden")]] extern FastMap process_fastmap;
+inline FastMap process_fastmap;
 
 inline FastMap& fastmap() noexcept {
     return process_fastmap;

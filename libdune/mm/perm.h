@@ -18,8 +18,7 @@ inline constexpr int kPermSoft = PERM_USR1 | PERM_USR2 | PERM_USR3;
 inline constexpr int kPermSize = PERM_BIG | PERM_BIG_1GB;
 
 /** Bits of a leaf that permissions decide, and what is kept when they change. */
-inline constexpr ptent_t kPermBits =
-    PTE_P | PTE_W | PTE_U | PTE_PWT | PTE_PCD | PTE_NX | PTE_COW | PTE_USR1 | PTE_USR2 | PTE_USR3;
+inline constexpr ptent_t kPermBits = PTE_PERM_BITS;
 inline constexpr ptent_t kPermKeep = ~kPermBits;
 
 /** Can x86 express it? It has no entry that can be written or executed, but not read. */
@@ -31,28 +30,9 @@ constexpr bool perm_valid(int perm) noexcept {
     return (perm & PERM_R) != 0 || (perm & (PERM_W | PERM_X | PERM_COW)) == 0;
 }
 
-/** The bits of a leaf. Without PERM_R it is not present; PTE_NX keeps it from being 0. */
+/** The bits of a leaf. */
 constexpr ptent_t perm_bits(int perm) noexcept {
-    ptent_t bits = 0;
-    if ((perm & PERM_R) != 0)
-        bits |= PTE_P;
-    if ((perm & PERM_COW) != 0)
-        bits |= PTE_COW;
-    else if ((perm & PERM_W) != 0)
-        bits |= PTE_W;
-    if ((perm & PERM_X) == 0)
-        bits |= PTE_NX;
-    if ((perm & PERM_U) != 0)
-        bits |= PTE_U;
-    if ((perm & PERM_UC) != 0)
-        bits |= PTE_PCD | PTE_PWT;
-    if ((perm & PERM_USR1) != 0)
-        bits |= PTE_USR1;
-    if ((perm & PERM_USR2) != 0)
-        bits |= PTE_USR2;
-    if ((perm & PERM_USR3) != 0)
-        bits |= PTE_USR3;
-    return bits;
+    return dune_perm_bits(perm);
 }
 
 /**

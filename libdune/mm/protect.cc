@@ -152,6 +152,7 @@ int change_leaves(ptent_t* root, VaRange range, const Change& change) noexcept {
 
 }  // namespace
 
+#undef dune_vm_mprotect
 int dune_vm_mprotect(ptent_t* root, void* va, size_t len, int perm) {
     // The low 12 bits of the address go to the top: one comparison finds misaligned and
     // non-canonical addresses, and those of the upper half.

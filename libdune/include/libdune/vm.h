@@ -27,6 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "libdune/cpu-x86.h"
 #include "libdune/mmu.h"
 #include "libdune/page.h"
 
@@ -182,6 +183,63 @@ physaddr_t dune_va_to_pa(void* va);
 physaddr_t dune_mmap_addr_to_pa(void* ptr);
 /** The same: of the stack. */
 physaddr_t dune_stack_addr_to_pa(void* ptr);
+
+/* ---- Inline ---------------------------------------------------------------------------------
+ * What programs that trap on protected pages do most often: change the rights of one page that the
+ * tables of the process map by a 4 KiB entry. All else is the function's.
+ */
+
+/**
+ * Internal. The map of leaf tables of one root: for every 2 MiB of the lower half of the address
+ * space how far its table is from the empty one, DUNE_LEAF_MAP_EMPTY before this; the root is one
+ * word before this.
+ */
+extern uint64_t* dune_leaf_map;
+#define DUNE_LEAF_MAP_EMPTY 8192
+
+#ifdef __cplusplus
+#define DUNE_CONSTANT static constexpr
+#else
+#define DUNE_CONSTANT static inline
+#endif
+
+/** Bits of a leaf that permissions decide. */
+#define PTE_PERM_BITS \
+    (PTE_P | PTE_W | PTE_U | PTE_PWT | PTE_PCD | PTE_NX | PTE_COW | PTE_USR1 | PTE_USR2 | PTE_USR3)
+
+/** PERM_* as those bits. Without PERM_R it is not present; PTE_NX keeps it from being 0. */
+DUNE_CONSTANT ptent_t dune_perm_bits(int perm) {
+    return (perm & PERM_R ? PTE_P : 0) | (perm & PERM_COW ? PTE_COW : (perm & PERM_W ? PTE_W : 0)) |
+           (perm & PERM_X ? 0 : PTE_NX) | (perm & PERM_U ? PTE_U : 0) |
+           (perm & PERM_UC ? PTE_PCD | PTE_PWT : 0) | (perm & PERM_USR1 ? PTE_USR1 : 0) |
+           (perm & PERM_USR2 ? PTE_USR2 : 0) | (perm & PERM_USR3 ? PTE_USR3 : 0);
+}
+
+/** Rights of one page, given as a constant, that x86 can express and the inline part sets. */
+#define DUNE_PERM_IS_SIMPLE(perm) ((perm) == PERM_NONE || ((perm) & ~(PERM_W | PERM_X)) == PERM_R)
+
+#if defined(__OPTIMIZE__) && defined(__GNUC__)
+static inline int dune_vm_mprotect_inline(ptent_t* root, void* va, size_t len, int perm) {
+    const uintptr_t address = (uintptr_t)va;
+
+    if (__builtin_constant_p(len == PGSIZE) && len == PGSIZE &&
+        __builtin_constant_p(DUNE_PERM_IS_SIMPLE(perm)) && DUNE_PERM_IS_SIMPLE(perm) &&
+        PGOFF(address) == 0 && address >> 47 == 0 && dune_leaf_map[-1] == (uintptr_t)root) {
+        char* const table = (char*)dune_leaf_map + dune_leaf_map[address >> BIG_PGSHIFT];
+        ptent_t* const slot = (ptent_t*)(table - DUNE_LEAF_MAP_EMPTY) + PDX(0, address);
+        ptent_t old = __atomic_load_n(slot, __ATOMIC_RELAXED);
+        const ptent_t to = (old & ~PTE_PERM_BITS) | dune_perm_bits(perm);
+
+        if ((old & PTE_EXCL) != 0 && (read_cs() & 3) == 0 &&
+            __atomic_compare_exchange_n(slot, &old, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+            invlpg(va);
+            return 0;
+        }
+    }
+    return dune_vm_mprotect(root, va, len, perm);
+}
+#define dune_vm_mprotect(...) dune_vm_mprotect_inline(__VA_ARGS__)
+#endif
 
 #ifdef __cplusplus
 }
