@@ -20,17 +20,16 @@ def rows_from(rows):
 class MatrixTest(unittest.TestCase):
     def test_the_projects_own_matrix(self):
         rows = matrix.load_rows()
-        # Of either set: which rows `make test` has depends on what was seen to pass.
-        every = list(rows.values())
+        default = [row for row in rows.values() if not row.extended]
         for kernel in ("6.1", "6.12"):
             for cpus in ("1", "2"):
                 for kvm in ("absent", "loaded"):
                     self.assertTrue(
                         any(row.kernel == kernel and self.has(row, "--cpus", cpus)
-                            and self.has(row, "--kvm", kvm) for row in every),
+                            and self.has(row, "--kvm", kvm) for row in default),
                         f"no row for {kernel}, {cpus} CPUs, kvm {kvm}")
-        self.assertTrue(any(row.kernel == "7.3" and row.optional for row in every))
-        self.assertTrue(any(self.has(row, "--cpu", "corei5_lynnfield_750") for row in every))
+        self.assertTrue(any(row.kernel == "7.3" and row.optional for row in default))
+        self.assertTrue(any(self.has(row, "--cpu", "corei5_lynnfield_750") for row in default))
 
     @staticmethod
     def has(row, option, value):
