@@ -84,7 +84,7 @@ def appel(results, folder):
         axes.set_xlabel("pages")
         axes.set_title(operation)
     both[0].set_ylabel(f"{results.unit} (less is better)")
-    both[1].legend(frameon=False, loc="lower right")
+    both[0].legend(frameon=False, loc="upper left")
     save(figure, folder, "appel")
 
 
@@ -94,7 +94,7 @@ def threads(results, folder):
     curve(axes, results, "getpid_threads", "dune", "Dune", DUNE)
     axes.set_xscale("log", base=2)
     axes.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
     axes.set_xlabel("threads on one CPU" if results.emulator else "threads")
     axes.set_ylabel(f"{results.unit} for one getpid()")
     axes.legend(frameon=False, loc="lower right")
