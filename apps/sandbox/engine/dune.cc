@@ -44,7 +44,7 @@ constexpr int kProgramEnded = 1;
 thread_local Thread* this_thread;
 
 // GiB of the program's part that are mapped for ring 3, and the lock for mapping more, which a fork
-// takes so that no lock of the page tables is held in the child by a thread that it does not have.
+// takes so that no thread that the child does not have holds it there.
 std::atomic<uint64_t> mapped[kUserEnd / kSlotSize / 64];
 Lock map_lock;
 

@@ -16,6 +16,7 @@
 #include "monitor/dispatch.h"
 #include "monitor/exec.h"
 #include "monitor/signals.h"
+#include "monitor/vfork.h"
 
 namespace dune::sandbox {
 
@@ -118,6 +119,10 @@ long make_process(Call& call, const CloneRequest& request) {
     // waits as ever until it executes a program or ends.
     const uint64_t host_flags =
         request.exit_signal | (request.flags & (CLONE_VFORK | CLONE_PARENT));
+    const bool shares = (request.flags & CLONE_VM) != 0;
+    if (shares) {
+        before_vfork(call.frame.rsp);
+    }
     // The monitor's tables must not change under the copy.
     process.memory_lock.lock();
     process.fd_lock.lock();
@@ -125,6 +130,7 @@ long make_process(Call& call, const CloneRequest& request) {
     const long pid = engine::fork(host_flags);
     if (pid == 0) {
         begin_process(thread);
+        begin_vfork_child(shares);
         const uint32_t tid = static_cast<uint32_t>(thread.tid);
         if ((request.flags & CLONE_CHILD_SETTID) != 0) {
             engine::copy_out(request.child_tid, &tid, sizeof(tid));
@@ -142,6 +148,9 @@ long make_process(Call& call, const CloneRequest& request) {
     process.signal_lock.unlock();
     process.fd_lock.unlock();
     process.memory_lock.unlock();
+    if (shares) {
+        after_vfork();
+    }
     if (pid > 0) {
         process.stats->add_process(pid);  // it may have ended already, but is not yet waited for
     }
@@ -252,6 +261,7 @@ void abandon_futexes(Thread& thread) {
 [[noreturn]] void do_exit(Call& call) {
     Thread& thread = call.thread;
     if (process.threads.load() == 1) {
+        end_vfork_child();
         count_vm_exits();
     } else {
         abandon_futexes(thread);
@@ -340,6 +350,7 @@ long do_process(Call& call) {
         case SYS_exit:
             do_exit(call);
         case SYS_exit_group:
+            end_vfork_child();
             count_vm_exits();
             return pass(call);
         case SYS_set_tid_address:

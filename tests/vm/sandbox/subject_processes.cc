@@ -170,6 +170,16 @@ void test_spawn() {
         _exit(127);
     }
     CHECK(status_of(pid) == 42 << 8);
+    // What a child of vfork leaves on the stack.
+    CHECK(posix_spawn(&pid, "/no/such/program", nullptr, nullptr, argv, envp) == ENOENT);
+    CHECK(posix_spawn(&pid, "/etc/passwd", nullptr, nullptr, argv, envp) == EACCES);
+    volatile int left = 1;
+    pid = vfork();
+    if (pid == 0) {
+        left = 2;
+        _exit(6);
+    }
+    CHECK(status_of(pid) == 6 << 8 && left == 2);
     CHECK(execve("/no/such/program", argv, envp) == -1 && errno == ENOENT);
     CHECK(execve("/etc/passwd", argv, envp) == -1 && errno == EACCES);
     CHECK(execve("/tmp", argv, envp) == -1 && errno == EACCES);
