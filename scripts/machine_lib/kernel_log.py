@@ -37,8 +37,17 @@ def complaints(text):
     starts = [index for index, line in enumerate(found) if BEGIN in line]
     since = found[starts[-1]:] if starts else found
     # The OOM killer, which a test may well provoke, prints a trace: it is one report, up to the line about its victim.
-    report, out_of_memory = [], False
+    # So does a CPU that sysrq-l asks what it does.
+    report, out_of_memory, asked, answer = [], False, False, False
     for line in since:
+        if "sysrq: Show backtrace of all active CPUs" in line:
+            asked = True
+        elif asked and "NMI backtrace for cpu" in line:
+            answer = True
+        elif "</TASK>" in line:
+            answer = False
+        if answer and "Call Trace:" in line:
+            continue
         if "invoked oom-killer" in line:
             out_of_memory = True
         elif out_of_memory and ("Killed process" in line or "Memory cgroup out of memory" in line):

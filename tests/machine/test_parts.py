@@ -39,6 +39,14 @@ class KernelLog(unittest.TestCase):
     def test_the_boots_are_not_the_runs(self):
         self.assertEqual(kernel_log.complaints(f"[    0.1] WARNING: at boot\n{BEGIN}"), [])
 
+    def test_a_backtrace_that_was_asked_for_is_none(self):
+        answer = "NMI backtrace for cpu 1\nCall Trace:\n <TASK>\n vmx_turn+0x1\n </TASK>\n"
+        asked = "sysrq: Show backtrace of all active CPUs\n" + answer
+        self.assertEqual(kernel_log.complaints(asked), [])
+        self.assertEqual(kernel_log.complaints(answer), ["Call Trace:"])
+        self.assertEqual(kernel_log.complaints(asked + "BUG: x\nCall Trace:\n"),
+                         ["BUG: x", "Call Trace:"])
+
     def test_the_oom_killers_report_is_expected(self):
         report = ("x invoked oom-killer: gfp_mask=0\nCall Trace:\n <TASK>\nMem-Info:\n"
                   "Out of memory: Killed process 7 (x)\n")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The host around the guest: KVM guests on the same CPUs, CPUs that come and go, migration,
-// FPU state, and the time that the process is charged for.
+// The host around the guest: KVM guests on the same CPUs, CPUs that come and go, migration, NMIs,
+// suspend to RAM, counters, and the time that the process is charged for.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -13,7 +13,6 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -25,29 +24,14 @@
 #include <vector>
 
 #include "guest.h"
-#include "traps.h"
+#include "support.h"
 
 namespace {
 
 using guest::call;
 using guest::End;
 using guest::Machine;
-
-double now() {
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
-}
-
-bool host_has(const char* flag) {
-    std::ifstream file("/proc/cpuinfo");
-    for (std::string line; std::getline(file, line);) {
-        if (line.starts_with("flags")) {
-            return (line + " ").find(std::string(" ") + flag + " ") != std::string::npos;
-        }
-    }
-    return false;
-}
+using support::now;
 
 // Threads that make system calls, spin and fault in the guest until told to stop.
 class Workers {
@@ -317,104 +301,147 @@ TEST(Cpus, SpinnersDoNotHoldUpTheKernel) {
     }
 }
 
-// --- FPU ---
+// --- NMIs ---
 
-constexpr size_t kVectors = 32;
-struct alignas(64) Registers {
-    uint8_t bytes[kVectors][64];
+// What the kernel's log says from now on.
+class KernelLog {
+  public:
+    KernelLog() : fd_(open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC)) {
+        lseek(fd_, 0, SEEK_END);
+    }
+    ~KernelLog() { close(fd_); }
+    KernelLog(const KernelLog&) = delete;
+    KernelLog& operator=(const KernelLog&) = delete;
+
+    // Adds what came since, and returns all.
+    const std::string& text() {
+        char record[8192];
+        for (ssize_t n; (n = read(fd_, record, sizeof(record))) > 0 || errno == EPIPE;) {
+            text_.append(record, n > 0 ? static_cast<size_t>(n) : 0);
+        }
+        return text_;
+    }
+
+  private:
+    int fd_;
+    std::string text_;
 };
 
-// Load all vector registers, spin, and store them again.
-extern "C" {
-void sse_loop(const Registers* in, Registers* out, uint64_t turns);
-void avx_loop(const Registers* in, Registers* out, uint64_t turns);
-void avx512_loop(const Registers* in, Registers* out, uint64_t turns);
+void pin_to(int cpu) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    guest::host_call(SYS_sched_setaffinity, 0, sizeof(set), reinterpret_cast<long>(&set));
 }
-asm(R"(
-    .macro vector_loop name, move, prefix, count
-\name:
-    .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-    \move 64*\n(%rdi), %\prefix\n
-    .endr
-    .if \count > 16
-    .irp n, 16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
-    \move 64*\n(%rdi), %\prefix\n
-    .endr
-    .endif
-1:  dec %rdx
-    jnz 1b
-    .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-    \move %\prefix\n, 64*\n(%rsi)
-    .endr
-    .if \count > 16
-    .irp n, 16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
-    \move %\prefix\n, 64*\n(%rsi)
-    .endr
-    .endif
-    ret
-    .endm
-    vector_loop sse_loop, movdqu, xmm, 16
-    vector_loop avx_loop, vmovdqu, ymm, 16
-    vector_loop avx512_loop, vmovdqu64, zmm, 32
-)");
 
-void expect_vectors_kept(void (*loop)(const Registers*, Registers*, uint64_t), size_t count,
-                         size_t width) {
-    // Three processes, each with values of its own, on too few CPUs.
-    std::vector<pid_t> pids;
-    for (int p = 0; p < 4; p++) {
-        const pid_t pid = fork();
-        if (pid == 0) {
-            static Registers in, out;
-            for (size_t i = 0; i < kVectors; i++) {
-                for (size_t j = 0; j < 64; j++) {
-                    in.bytes[i][j] = static_cast<uint8_t>(p * 64 + i * 7 + j);
-                }
+TEST(Nmi, FindsTheHostInASpinningGuest) {
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
+        GTEST_SKIP() << "one CPU";
+    }
+    std::atomic<bool> stop = false;
+    std::atomic<uint64_t> rounds = 0;
+    End end;
+    std::thread spinner([&] {
+        pin_to(1);
+        end = guest::enter([&] {
+            asm volatile("cli");
+            while (!stop) {
+                rounds++;
             }
-            int wrong = 0;
-            const double end = now() + 1;
-            while (now() < end && wrong == 0) {
-                const auto body = [&] {
-                    loop(&in, &out, 300'000);
-                    for (size_t i = 0; i < count; i++) {
-                        for (size_t j = 0; j < width; j++) {
-                            wrong += in.bytes[i][j] != out.bytes[i][j];
-                        }
-                    }
-                };
-                if (p == 3) {
-                    body();  // one on the host
-                } else if (!guest::enter(body).left()) {
-                    _exit(2);
-                }
-            }
-            _exit(wrong != 0);
+        });
+    });
+    while (rounds == 0) {
+        usleep(1000);
+    }
+    pin_to(0);
+    KernelLog log;
+    const uint64_t before = Machine::get().stats().exits[0];
+    for (int i = 0; i < 5; i++) {
+        // All CPUs are asked by NMI what they do.
+        ASSERT_TRUE(support::write_file("/proc/sysrq-trigger", "l"));
+        const uint64_t then = rounds;
+        const double start = now();
+        while (rounds == then && now() - start < 5) {
+            usleep(1000);
         }
-        pids.push_back(pid);
+        EXPECT_NE(rounds, then) << "the guest goes on";
     }
-    for (const pid_t pid : pids) {
-        int status = -1;
-        waitpid(pid, &status, 0);
-        EXPECT_EQ(status, 0);
-    }
+    // Not each finds it in the guest: the timer's tick takes a part of the emulator's time.
+    EXPECT_GT(Machine::get().stats().exits[0], before) << "exits by NMI";
+    EXPECT_NE(log.text().find("NMI backtrace for cpu 1"), std::string::npos) << log.text();
+    EXPECT_NE(log.text().find("vmx_turn"), std::string::npos) << log.text();
+    EXPECT_EQ(log.text().find("Uhhuh"), std::string::npos) << "an NMI that nobody sent";
+    stop = true;
+    spinner.join();
+    EXPECT_TRUE(end.left()) << end;
 }
 
-TEST(Fpu, SseStateUnderPreemption) {
-    expect_vectors_kept(sse_loop, 16, 16);
+// --- sleep ---
+
+TEST(Suspend, ToRamWhileGuestsRun) {
+    if (support::read_file("/sys/power/state").find("mem") == std::string::npos ||
+        support::read_file("/sys/power/mem_sleep").find("[deep]") == std::string::npos) {
+        GTEST_SKIP() << "no suspend to RAM";
+    }
+    Workers workers(2);
+    std::atomic<bool> stop = false;
+    std::atomic<uint64_t> spun = 0;
+    End end;
+    std::thread spinner([&] {
+        end = guest::enter([&] {
+            asm volatile("cli");
+            while (!stop) {
+                spun++;
+            }
+        });
+    });
+    for (int i = 0; i < 3; i++) {
+        // The emulator wakes up by itself, at once.
+        support::write_file("/sys/class/rtc/rtc0/wakealarm", "0");
+        if (!support::write_file("/sys/class/rtc/rtc0/wakealarm", "+3")) {
+            GTEST_SKIP() << "no clock that could wake it up";
+        }
+        ASSERT_TRUE(support::write_file("/sys/power/state", "mem")) << strerror(errno);
+        const uint64_t before = workers.rounds(), spins = spun;
+        const double start = now();
+        while ((workers.rounds() - before < 10 || spun == spins) && now() - start < 10) {
+            usleep(10'000);
+        }
+        EXPECT_GE(workers.rounds() - before, 10U) << "the guests go on";
+        EXPECT_GT(spun, spins);
+    }
+    support::write_file("/sys/class/rtc/rtc0/wakealarm", "0");
+    stop = true;
+    spinner.join();
+    workers.stop();
+    EXPECT_TRUE(end.left()) << end;
+    EXPECT_EQ(workers.wrong(), 0U);
 }
 
-TEST(Fpu, AvxStateUnderPreemption) {
-    if (!host_has("avx")) {
-        GTEST_SKIP() << "no AVX";
-    }
-    expect_vectors_kept(avx_loop, 16, 32);
-}
+// --- counters ---
 
-TEST(Fpu, Avx512StateUnderPreemption) {
-    if (!host_has("avx512f")) {
-        GTEST_SKIP() << "no AVX-512";
+TEST(Counters, AreCompleteWhenRead) {
+    // Each entry that was not put off by a bounce is an exit, the last one included.
+    guest::Vcpu& vcpu = guest::Vcpu::get();
+    guest::Options gate;
+    gate.gate = true;
+    ASSERT_TRUE(guest::enter([] {}, gate).left());
+    dune_vcpu_page& page = vcpu.page();
+    const uint64_t leave = page.rip - 3;
+    const dune_stats before = Machine::get().stats();
+    uint64_t left = 0, bounced = 0;
+    for (int i = 0; i < 20'000; i++) {
+        page.regs.rax = DUNE_HC_LEAVE;
+        page.rip = leave;
+        page.set = DUNE_SET_RIP;
+        ASSERT_EQ(vcpu.run_once(i & 1), 0);
+        left += page.exit == DUNE_EXIT_LEAVE;
+        bounced += page.exit == DUNE_EXIT_BOUNCE;
     }
-    expect_vectors_kept(avx512_loop, 32, 64);
+    const dune_stats after = Machine::get().stats();
+    EXPECT_EQ(left + bounced, 20'000U);
+    EXPECT_EQ(after.exits[18] - before.exits[18], left) << "VMCALL";
+    EXPECT_EQ(after.bounces - before.bounces, bounced);
 }
 
 // --- time ---

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT
+//
+// The FPU's state in the guest is the thread's own: vector registers of every width, and tiles.
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "guest.h"
+#include "support.h"
+#include "traps.h"
+
+namespace {
+
+using guest::End;
+using support::now;
+
+bool host_has(const char* flag) {
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);) {
+        if (line.starts_with("flags")) {
+            return (line + " ").find(std::string(" ") + flag + " ") != std::string::npos;
+        }
+    }
+    return false;
+}
+
+constexpr size_t kVectors = 32;
+struct alignas(64) Registers {
+    uint8_t bytes[kVectors][64];
+};
+
+// Load all vector registers, spin, and store them again.
+extern "C" {
+void sse_loop(const Registers* in, Registers* out, uint64_t turns);
+void avx_loop(const Registers* in, Registers* out, uint64_t turns);
+void avx512_loop(const Registers* in, Registers* out, uint64_t turns);
+}
+asm(R"(
+    .macro vector_loop name, move, prefix, count
+\name:
+    .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    \move 64*\n(%rdi), %\prefix\n
+    .endr
+    .if \count > 16
+    .irp n, 16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+    \move 64*\n(%rdi), %\prefix\n
+    .endr
+    .endif
+1:  dec %rdx
+    jnz 1b
+    .irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    \move %\prefix\n, 64*\n(%rsi)
+    .endr
+    .if \count > 16
+    .irp n, 16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+    \move %\prefix\n, 64*\n(%rsi)
+    .endr
+    .endif
+    ret
+    .endm
+    vector_loop sse_loop, movdqu, xmm, 16
+    vector_loop avx_loop, vmovdqu, ymm, 16
+    vector_loop avx512_loop, vmovdqu64, zmm, 32
+)");
+
+void expect_vectors_kept(void (*loop)(const Registers*, Registers*, uint64_t), size_t count,
+                         size_t width) {
+    // Three processes, each with values of its own, on too few CPUs.
+    std::vector<pid_t> pids;
+    for (int p = 0; p < 4; p++) {
+        const pid_t pid = fork();
+        if (pid == 0) {
+            static Registers in, out;
+            for (size_t i = 0; i < kVectors; i++) {
+                for (size_t j = 0; j < 64; j++) {
+                    in.bytes[i][j] = static_cast<uint8_t>(p * 64 + i * 7 + j);
+                }
+            }
+            int wrong = 0;
+            const double end = now() + 1;
+            while (now() < end && wrong == 0) {
+                const auto body = [&] {
+                    loop(&in, &out, 300'000);
+                    for (size_t i = 0; i < count; i++) {
+                        for (size_t j = 0; j < width; j++) {
+                            wrong += in.bytes[i][j] != out.bytes[i][j];
+                        }
+                    }
+                };
+                if (p == 3) {
+                    body();  // one on the host
+                } else if (!guest::enter(body).left()) {
+                    _exit(2);
+                }
+            }
+            _exit(wrong != 0);
+        }
+        pids.push_back(pid);
+    }
+    for (const pid_t pid : pids) {
+        int status = -1;
+        waitpid(pid, &status, 0);
+        EXPECT_EQ(status, 0);
+    }
+}
+
+TEST(Fpu, SseStateUnderPreemption) {
+    expect_vectors_kept(sse_loop, 16, 16);
+}
+
+TEST(Fpu, AvxStateUnderPreemption) {
+    if (!host_has("avx")) {
+        GTEST_SKIP() << "no AVX";
+    }
+    expect_vectors_kept(avx_loop, 16, 32);
+}
+
+TEST(Fpu, Avx512StateUnderPreemption) {
+    if (!host_has("avx512f")) {
+        GTEST_SKIP() << "no AVX-512";
+    }
+    expect_vectors_kept(avx512_loop, 32, 64);
+}
+
+// --- AMX ---
+
+constexpr int kXtileData = 18;          // of XCR0 (SDM 13.1)
+constexpr long kReqXcompPerm = 0x1023;  // arch_prctl()
+
+// Palette 1: eight tiles of 16 rows of 64 bytes (SDM 18.2).
+struct alignas(64) TileConfig {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+constexpr size_t kTileSize = 16 * 64;
+
+// Loads tiles 0 and 7, spins, and stores them. Plain bytes: not every assembler knows AMX.
+void tile_loop(const TileConfig& config, const uint8_t* in, uint8_t* out, uint64_t turns) {
+    constexpr uint64_t kStride = 64;
+    asm volatile(
+        ".byte 0xc4, 0xe2, 0x78, 0x49, 0x00\n"        // ldtilecfg (%rax)
+        ".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x04, 0x0e\n"  // tileloadd (%rsi,%rcx,1), %tmm0
+        ".byte 0xc4, 0xe2, 0x7b, 0x4b, 0xbc, 0x0e\n"  // tileloadd 1024(%rsi,%rcx,1), %tmm7
+        ".long 1024\n"
+        "1: dec %[turns]\n"
+        "jnz 1b\n"
+        ".byte 0xc4, 0xe2, 0x7a, 0x4b, 0x04, 0x0f\n"  // tilestored %tmm0, (%rdi,%rcx,1)
+        ".byte 0xc4, 0xe2, 0x7a, 0x4b, 0xbc, 0x0f\n"  // tilestored %tmm7, 1024(%rdi,%rcx,1)
+        ".long 1024\n"
+        ".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0\n"  // tilerelease
+        : [turns] "+r"(turns)
+        : "a"(&config), "S"(in), "D"(out), "c"(kStride)
+        : "memory", "cc");
+}
+
+TEST(Fpu, TilesUnderPreemption) {
+    if (!host_has("amx_tile")) {
+        GTEST_SKIP() << "no AMX";
+    }
+    std::vector<pid_t> pids;
+    for (int p = 0; p < 4; p++) {
+        const pid_t pid = fork();
+        if (pid == 0) {
+            if (syscall(SYS_arch_prctl, kReqXcompPerm, kXtileData) != 0) {
+                _exit(3);
+            }
+            static const TileConfig config;
+            static uint8_t in[2 * kTileSize], out[2 * kTileSize];
+            for (size_t i = 0; i < sizeof(in); i++) {
+                in[i] = static_cast<uint8_t>(p * 64 + i * 7);
+            }
+            // Linux makes room for tiles at their first use, which it has to see in host mode.
+            tile_loop(config, in, out, 1);
+            int wrong = 0;
+            const double end = now() + 1;
+            while (now() < end && wrong == 0) {
+                const auto body = [&] {
+                    tile_loop(config, in, out, 300'000);
+                    for (size_t i = 0; i < sizeof(in); i++) {
+                        wrong += in[i] != out[i];
+                    }
+                };
+                if (p == 3) {
+                    body();  // one on the host
+                } else if (!guest::enter(body).left()) {
+                    _exit(2);
+                }
+            }
+            _exit(wrong != 0);
+        }
+        pids.push_back(pid);
+    }
+    for (const pid_t pid : pids) {
+        int status = -1;
+        waitpid(pid, &status, 0);
+        EXPECT_EQ(status, 0);
+    }
+}
+
+// Tile data live through what happens between two instructions of a guest: exits, calls both ways,
+// page faults. Linux may not use tiles itself, so they stay in the registers.
+TEST(Fpu, TilesLiveThroughExits) {
+    if (!host_has("amx_tile")) {
+        GTEST_SKIP() << "no AMX";
+    }
+    ASSERT_EQ(syscall(SYS_arch_prctl, kReqXcompPerm, kXtileData), 0) << strerror(errno);
+    static const TileConfig config;
+    static uint8_t in[2 * kTileSize], out[2 * kTileSize];
+    for (size_t i = 0; i < sizeof(in); i++) {
+        in[i] = static_cast<uint8_t>(i * 11 + 1);
+    }
+    tile_loop(config, in, out, 1);
+    std::memset(out, 0, sizeof(out));
+    char* page = guest::map(4096);
+    constexpr uint64_t kStride = 64;
+    const End end = guest::enter([&] {
+        asm volatile(
+            ".byte 0xc4, 0xe2, 0x78, 0x49, 0x00\n"        // ldtilecfg (%rax)
+            ".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x04, 0x0e\n"  // tileloadd (%rsi,%rcx,1), %tmm0
+            :
+            : "a"(&config), "S"(in), "c"(kStride)
+            : "memory");
+        for (int i = 0; i < 20; i++) {
+            guest::call(SYS_getpid);
+            guest::slow_call(SYS_sched_yield);
+            guest::call(SYS_madvise, reinterpret_cast<long>(page), 4096, MADV_DONTNEED);
+            *const_cast<volatile char*>(page) = 1;
+            guest::slow_call(SYS_madvise, reinterpret_cast<long>(page), 4096, MADV_DONTNEED);
+        }
+        asm volatile(
+            ".byte 0xc4, 0xe2, 0x7a, 0x4b, 0x04, 0x0f\n"  // tilestored %tmm0, (%rdi,%rcx,1)
+            ".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0\n"        // tilerelease
+            :
+            : "D"(out), "c"(kStride)
+            : "memory");
+    });
+    ASSERT_TRUE(end.left()) << end;
+    EXPECT_EQ(std::memcmp(in, out, kTileSize), 0);
+}
+
+// A thread that was not granted tiles has the feature disarmed in XFD: its first use is a #NM of
+// the guest's own, where Linux would send SIGILL.
+TEST(Fpu, TilesThatWereNotGranted) {
+    if (!host_has("amx_tile")) {
+        GTEST_SKIP() << "no AMX";
+    }
+    guest::Options traps;
+    traps.traps = true;
+    guest::Trap trap;
+    static const TileConfig config;
+    static uint8_t in[kTileSize];
+    constexpr uint64_t kStride = 64;
+    const End end = guest::enter(
+        [&] {
+            trap = guest::probe([] {
+                asm volatile(
+                    ".byte 0xc4, 0xe2, 0x78, 0x49, 0x00\n"
+                    ".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x04, 0x0e\n"
+                    :
+                    : "a"(&config), "S"(in), "c"(kStride)
+                    : "memory");
+            });
+        },
+        traps);
+    ASSERT_TRUE(end.left()) << end;
+    EXPECT_EQ(trap.vector, 7);
+}
+
+}  // namespace
