@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+//
+// What comes and goes many times leaves nothing behind: VPIDs, and memory of the kernel's.
+
+#include <elf.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "guest.h"
+#include "support.h"
+
+namespace {
+
+using guest::call;
+using guest::Machine;
+
+constexpr int kVcpus = 100'000;  // three times the VPIDs that there are, and more
+constexpr int kProcesses = 400;
+constexpr int64_t kNoise = 3 << 20;  // bytes: 32 a vCPU, two pages a process
+
+// Where a symbol of the module lies; 0 if the kernel does not tell.
+uint64_t module_symbol(const std::string& name) {
+    std::ifstream symbols("/proc/kallsyms");
+    for (std::string line; std::getline(symbols, line);) {
+        if (line.ends_with(" " + name + "\t[dune]")) {
+            return std::stoull(line, nullptr, 16);
+        }
+    }
+    return 0;
+}
+
+// Reads kernel memory; false if /proc/kcore does not have it.
+bool read_kernel(uint64_t address, void* to, size_t size) {
+    const int fd = open("/proc/kcore", O_RDONLY | O_CLOEXEC);
+    Elf64_Ehdr header;
+    bool done = false;
+    if (fd >= 0 && pread(fd, &header, sizeof(header), 0) == sizeof(header)) {
+        for (int i = 0; i < header.e_phnum && !done; i++) {
+            Elf64_Phdr segment;
+            const auto at =
+                static_cast<off_t>(header.e_phoff + sizeof(segment) * static_cast<size_t>(i));
+            if (pread(fd, &segment, sizeof(segment), at) == sizeof(segment) &&
+                segment.p_type == PT_LOAD && address - segment.p_vaddr < segment.p_memsz) {
+                const auto offset =
+                    static_cast<off_t>(segment.p_offset + address - segment.p_vaddr);
+                done = pread(fd, to, size, offset) == static_cast<ssize_t>(size);
+            }
+        }
+    }
+    close(fd);
+    return done;
+}
+
+// VPIDs in use; -1 if that can't be read.
+int vpids_in_use() {
+    uint64_t bitmap[0x7000 / 64];
+    static const uint64_t address = module_symbol("vpids");
+    if (address == 0 || !read_kernel(address, bitmap, sizeof(bitmap))) {
+        return -1;
+    }
+    int used = 0;
+    for (const uint64_t word : bitmap) {
+        used += std::popcount(word);
+    }
+    return used;
+}
+
+// Memory that is neither free nor user space's nor a cache's, when what waits to be freed is.
+int64_t kernel_bytes() {
+    for (int i = 0; i < 3; i++) {
+        usleep(100'000);
+        support::write_file("/proc/sys/vm/drop_caches", "3");
+    }
+    const auto kib = [](const char* name) {
+        return static_cast<int64_t>(support::number_in("/proc/meminfo", name));
+    };
+    return (kib("MemTotal") - kib("MemFree") - kib("Buffers") - kib("Cached") - kib("AnonPages"))
+           << 10;
+}
+
+void create_and_close(int times) {
+    for (int i = 0; i < times; i++) {
+        dune_vcpu_create create = {};
+        create.size = sizeof(create);
+        const int fd = ioctl(Machine::get().fd(), DUNE_CREATE_VCPU, &create);
+        ASSERT_GE(fd, 0) << i;
+        close(fd);
+    }
+}
+
+TEST(Leak, VcpusThatWereNeverRun) {
+    guest::enter([] {});
+    create_and_close(1000);
+    const int vpids = vpids_in_use();
+    const int64_t before = kernel_bytes();
+    create_and_close(kVcpus);
+    const int64_t more = kernel_bytes() - before;
+    std::printf("%lld KiB more, %d VPIDs in use\n", static_cast<long long>(more / 1024), vpids);
+    EXPECT_LT(more, kNoise);
+    EXPECT_EQ(Machine::get().stats().vcpus, 1U);
+    if (Machine::get().has(DUNE_FEAT_VPID)) {
+        EXPECT_GE(vpids, 1) << "this thread's (is there a /proc/kcore?)";
+        EXPECT_EQ(vpids_in_use(), vpids);
+    }
+    EXPECT_TRUE(guest::enter([] {}).left());
+}
+
+TEST(Leak, ManyVcpusAtOnce) {
+    guest::enter([] {});
+    const int before = vpids_in_use();
+    std::vector<int> files;
+    dune_vcpu_create create = {};
+    create.size = sizeof(create);
+    for (int i = 0; i < 500; i++) {
+        files.push_back(ioctl(Machine::get().fd(), DUNE_CREATE_VCPU, &create));
+        ASSERT_GE(files.back(), 0);
+    }
+    if (Machine::get().has(DUNE_FEAT_VPID)) {
+        EXPECT_EQ(vpids_in_use(), before + 500) << "each has its own";
+    }
+    for (const int fd : files) {
+        close(fd);
+    }
+    EXPECT_EQ(vpids_in_use(), before);
+}
+
+TEST(Leak, ProcessesThatRanAndDied) {
+    const auto live = [] {
+        char* memory = guest::map(64 * support::kPage);
+        guest::enter([&] {
+            for (size_t i = 0; i < 64; i++) {
+                memory[i * support::kPage] = 1;
+            }
+            call(SYS_exit_group, 7);
+        });
+    };
+    for (int i = 0; i < 20; i++) {
+        ASSERT_EQ(WEXITSTATUS(support::status_of(live)), 7);
+    }
+    const int vpids = vpids_in_use();
+    const int64_t before = kernel_bytes();
+    for (int i = 0; i < kProcesses; i++) {
+        ASSERT_EQ(WEXITSTATUS(support::status_of(live)), 7);
+    }
+    const int64_t more = kernel_bytes() - before;
+    std::printf("%lld KiB more\n", static_cast<long long>(more / 1024));
+    EXPECT_LT(more, kNoise);
+    EXPECT_EQ(vpids_in_use(), vpids);
+}
+
+}  // namespace
