@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Processes and threads that enter Dune mode and go, over and over: nothing may be left of them.
+ * SOAK_FORKS and SOAK_ROUNDS (of 64 threads) say how often; see CMakeLists.txt.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "kern/dune.h"
+#include "support.h"
+
+namespace {
+
+using namespace dune::test;
+
+using RuntimeSoak = RuntimeTest;
+
+constexpr int kThreads = 64;
+
+/** A number behind a name in a file of /proc, in its own unit. */
+long number_in(const char* file, const char* name) {
+    FILE* const stream = std::fopen(file, "re");
+    char line[256];
+    long value = -1;
+    while (stream != nullptr && value < 0 && std::fgets(line, sizeof(line), stream) != nullptr)
+        if (std::strncmp(line, name, std::strlen(name)) == 0)
+            std::sscanf(line + std::strlen(name), ": %ld", &value);
+    if (stream != nullptr)
+        std::fclose(stream);
+    return value;
+}
+
+long open_files() {
+    long count = 0;
+    DIR* const dir = opendir("/proc/self/fd");
+    while (readdir(dir) != nullptr)
+        ++count;
+    closedir(dir);
+    return count;
+}
+
+/** What this process and the module hold. */
+struct Held {
+    long files;
+    long threads;
+    long address_space;  // KiB
+    long free;           // KiB, of the whole machine
+    unsigned vcpus;
+    unsigned long nested;  // bytes of EPT tables
+};
+
+Held held() {
+    const int device = open(DUNE_DEVICE, O_RDWR | O_CLOEXEC);
+    dune_stats stats = {};
+    stats.size = sizeof(stats);
+    EXPECT_EQ(ioctl(device, DUNE_GET_STATS, &stats), 0);
+    close(device);
+    return {.files = open_files(),
+            .threads = number_in("/proc/self/status", "Threads"),
+            .address_space = number_in("/proc/self/status", "VmSize"),
+            .free = number_in("/proc/meminfo", "MemAvailable"),
+            .vcpus = stats.vcpus,
+            .nested = stats.ept_bytes};
+}
+
+void expect_nothing_left(const Held& before) {
+    // Linux frees what is left of a task a little after it was waited for.
+    usleep(200000);
+    const Held after = held();
+    EXPECT_EQ(after.files, before.files);
+    EXPECT_EQ(after.threads, before.threads);
+    EXPECT_EQ(after.vcpus, before.vcpus);
+    EXPECT_LE(after.address_space, before.address_space);
+    // Caches of Linux grow meanwhile, by much less than a page for each of many.
+    EXPECT_GE(after.free, before.free - 6 * 1024);
+    EXPECT_LE(after.nested, before.nested + (64 << 10));
+}
+
+void fork_enter_exit(int times) {
+    for (int i = 0; i < times; ++i) {
+        const pid_t pid = fork();
+        if (pid == 0)
+            _exit(dune_enter() == 0 && dune_in_guest() ? i % 100 : 101);
+        ASSERT_GT(pid, 0) << "fork " << i << ": " << std::strerror(errno);
+        int status = 0;
+        ASSERT_EQ(waitpid(pid, &status, 0), pid);
+        ASSERT_TRUE(WIFEXITED(status)) << "fork " << i << ": status " << status;
+        ASSERT_EQ(WEXITSTATUS(status), i % 100);
+    }
+}
+
+TEST_F(RuntimeSoak, ForkEnterExit) {
+    fork_enter_exit(20);
+    const Held before = held();
+    fork_enter_exit(SOAK_FORKS);
+    expect_nothing_left(before);
+}
+
+void threads_enter_and_leave(int times) {
+    for (int i = 0; i < times; ++i) {
+        std::vector<std::thread> threads;
+        std::vector<int> results(kThreads, -1);
+        for (int n = 0; n < kThreads; ++n)
+            threads.emplace_back([&result = results[static_cast<std::size_t>(n)]] {
+                result = dune_enter();
+                for (int each = 0; result == 0 && each < 3; ++each) {
+                    result = dune_leave();
+                    if (result == 0)
+                        result = dune_enter();
+                }
+            });
+        for (auto& thread : threads)
+            thread.join();
+        for (const int result : results)
+            ASSERT_EQ(result, 0);
+    }
+}
+
+TEST_F(RuntimeSoak, SixtyFourThreadsEnterAndLeave) {
+    threads_enter_and_leave(2);
+    const Held before = held();
+    threads_enter_and_leave(SOAK_ROUNDS);
+    expect_nothing_left(before);
+}
+
+}  // namespace
