@@ -19,7 +19,7 @@ machine_args = --kernel $(KERNEL) --cpus $(CPUS) $(MACHINE_ARGS)
 
 .DEFAULT_GOAL := all
 .PHONY: all setup user module run shell test test-unit test-vm test-all bench bench-check bench-baseline fuzz \
-        install install-module format lint clean distclean help
+        doc install install-module format lint clean distclean help
 
 all: user module ## Build the library, programs, tests and the kernel module
 
@@ -61,6 +61,11 @@ bench-baseline: all ## Measure anew what bench-check compares with
 
 fuzz: setup ## Fuzz the ELF reader, the image and the policy parsers (FUZZ_SECONDS=60 each)
 	@scripts/fuzz $(or $(FUZZ_SECONDS),60)
+
+doc: setup ## The reference of libdune, from its headers: build/doc/html/index.html
+	@mkdir -p build/doc
+	@doxygen docs/Doxyfile
+	@echo "doc: build/doc/html/index.html"
 
 install: user ## Install user space and the udev rule below $(DESTDIR)$(PREFIX); no root needed
 	@cmake -B $(BUILD) -DCMAKE_INSTALL_PREFIX='$(PREFIX)' >/dev/null

@@ -40,6 +40,7 @@ struct Segment {
 /** The checked headers of an executable or a shared object. */
 class Image {
   public:
+    /** PT_LOAD segments that are accepted. */
     static constexpr std::size_t kMaxSegments = 64;
     /** User addresses end here, less a page that Linux keeps free. */
     static constexpr std::uint64_t kAddressEnd = (std::uint64_t{1} << 47) - 4096;
@@ -53,6 +54,7 @@ class Image {
      *         -E2BIG if it has more than kMaxSegments PT_LOAD segments
      */
     static Result<Image> parse(std::span<const std::byte> file, std::uint64_t file_size) noexcept;
+    /** The same of a whole file in memory. */
     static Result<Image> parse(std::span<const std::byte> file) noexcept {
         return parse(file, file.size());
     }
@@ -71,10 +73,12 @@ class Image {
 
     /** Address of the program headers in memory, for AT_PHDR; 0 if no segment holds them. */
     std::uint64_t phdr_address() const noexcept { return phdr_address_; }
+    /** Number of program headers, for AT_PHNUM. */
     std::uint16_t phdr_count() const noexcept { return phdr_count_; }
 
     /** Pages from the first segment to the last: [first, end), holes included. */
     std::uint64_t first_page() const noexcept { return segments_[0].first_page(); }
+    /** First address after the last page. */
     std::uint64_t end_page() const noexcept { return segments_[count_ - 1].end_page(); }
     /** Largest alignment of a segment, for the choice of the bias. */
     std::uint64_t align() const noexcept { return align_; }

@@ -23,8 +23,10 @@ namespace dune {
 /** Tables that somebody else owns, e.g. `PageTableRef(pgroot)`: as cheap to copy as a pointer. */
 class PageTableRef {
   public:
+    /** The tables of that PML4. */
     explicit PageTableRef(ptent_t* root) noexcept : root_(root) {}
 
+    /** Virtual address of the PML4. */
     ptent_t* root() const noexcept { return root_; }
 
     /** Map memory to guest-physical memory that stays its owner's (dune_vm_map_phys). */
@@ -141,7 +143,9 @@ class PageTable {
         return PageTable(root);
     }
 
+    /** The other has none any more. */
     PageTable(PageTable&& other) noexcept : root_(std::exchange(other.root_, nullptr)) {}
+    /** The two exchange their tables. */
     PageTable& operator=(PageTable&& other) noexcept {
         std::swap(root_, other.root_);
         return *this;
@@ -153,7 +157,9 @@ class PageTable {
             dune_vm_free(root_);
     }
 
+    /** The tables for functions that do not own them. */
     PageTableRef ref() const noexcept { return PageTableRef(root_); }
+    /** Virtual address of the PML4. */
     ptent_t* root() const noexcept { return root_; }
     /** What CR3 takes for these tables (without a PCID): a guest-physical address. */
     physaddr_t cr3() const noexcept {

@@ -43,6 +43,7 @@ class Process {
         return Process(true);
     }
 
+    /** The other does not leave Dune mode any more. */
     Process(Process&& other) noexcept : leaves_(std::exchange(other.leaves_, false)) {}
     Process& operator=(Process&&) = delete;
     Process(const Process&) = delete;
@@ -70,6 +71,7 @@ class Process {
  */
 class AddressSpace {
   public:
+    /** Put the tables into CR3 until the end of the scope. */
     explicit AddressSpace(const PageTable& tables) noexcept : before_(read_cr3()) {
         load_cr3(tables.cr3());
     }

@@ -33,24 +33,31 @@ enum class PteFlags : std::uint64_t {
     NoExecute = PTE_NX,
 };
 
+/** The flags as bits of an entry. */
 constexpr std::uint64_t bits(PteFlags flags) noexcept {
     return static_cast<std::uint64_t>(flags);
 }
+/** Flags of either. */
 constexpr PteFlags operator|(PteFlags a, PteFlags b) noexcept {
     return static_cast<PteFlags>(bits(a) | bits(b));
 }
+/** Flags of both. */
 constexpr PteFlags operator&(PteFlags a, PteFlags b) noexcept {
     return static_cast<PteFlags>(bits(a) & bits(b));
 }
+/** All other bits. */
 constexpr PteFlags operator~(PteFlags a) noexcept {
     return static_cast<PteFlags>(~bits(a));
 }
+/** Add flags. */
 constexpr PteFlags& operator|=(PteFlags& a, PteFlags b) noexcept {
     return a = a | b;
 }
+/** Keep flags. */
 constexpr PteFlags& operator&=(PteFlags& a, PteFlags b) noexcept {
     return a = a & b;
 }
+/** Is any of them set? */
 constexpr bool any(PteFlags flags) noexcept {
     return bits(flags) != 0;
 }
@@ -71,9 +78,11 @@ enum class Perm : int {
     ReadExecute = PERM_R | PERM_X,
 };
 
+/** What either allows. */
 constexpr Perm operator|(Perm a, Perm b) noexcept {
     return static_cast<Perm>(static_cast<int>(a) | static_cast<int>(b));
 }
+/** What both allow. */
 constexpr Perm operator&(Perm a, Perm b) noexcept {
     return static_cast<Perm>(static_cast<int>(a) & static_cast<int>(b));
 }
@@ -85,6 +94,7 @@ enum class PageSize : std::uint64_t {
     Big1G = std::uint64_t{1} << BIG_1GB_PGSHIFT,
 };
 
+/** A size as a number of bytes. */
 constexpr std::uint64_t bytes(PageSize size) noexcept {
     return static_cast<std::uint64_t>(size);
 }
@@ -97,20 +107,26 @@ constexpr std::uint64_t bytes(PageSize size) noexcept {
  */
 class PteRef {
   public:
+    /** The leaf entry at slot, which maps a page of that size. */
     PteRef(ptent_t* slot, PageSize size) noexcept : slot_(slot), size_(size) {}
 
+    /** The entry as it is now. */
     ptent_t raw() const noexcept { return __atomic_load_n(slot_, __ATOMIC_RELAXED); }
+    /** Its flags, without the address. */
     PteFlags flags() const noexcept { return static_cast<PteFlags>(PTE_FLAGS(raw())); }
+    /** Are all of these flags set? */
     bool has(PteFlags wanted) const noexcept { return (flags() & wanted) == wanted; }
     /** Guest-physical address of the page. */
     physaddr_t address() const noexcept { return PTE_ADDR(raw()) & ~(bytes(size_) - 1); }
+    /** Size of the page. */
     PageSize size() const noexcept { return size_; }
 
-    /** Set and clear flags. @return the flags before */
+    /** Set flags. @return the flags before */
     PteFlags set(PteFlags flags) noexcept {
         return static_cast<PteFlags>(
             PTE_FLAGS(__atomic_fetch_or(slot_, bits(flags) & ~PTE_ADDR_MASK, __ATOMIC_ACQ_REL)));
     }
+    /** Clear flags. @return the flags before */
     PteFlags clear(PteFlags flags) noexcept {
         return static_cast<PteFlags>(PTE_FLAGS(
             __atomic_fetch_and(slot_, ~(bits(flags) & ~PTE_ADDR_MASK), __ATOMIC_ACQ_REL)));

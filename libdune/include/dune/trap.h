@@ -37,18 +37,26 @@ using Frame = dune_tf;
 /** What the handler of a vector was before somebody else's; opaque. */
 using SavedHandler = void (*)();
 
-/** The two steps that guards are made of. Exported for their inline code. */
+/** Take over a vector. @return what restore_handler() wants. For the guards' inline code. */
 SavedHandler exchange_handler(unsigned vector, dune_intr_cb handler) noexcept;
+/** Give a vector back. */
 void restore_handler(unsigned vector, SavedHandler handler) noexcept;
+/** Take over page faults. @return the handler before */
 dune_pgflt_cb exchange_page_fault_handler(dune_pgflt_cb handler) noexcept;
+/** Take over system calls of ring 3. @return the handler before */
 dune_syscall_cb exchange_syscall_handler(dune_syscall_cb handler) noexcept;
 
 /** Handles an exception or interrupt. */
 class TrapGuard {
   public:
+    /** Have handler called for an exception. */
     TrapGuard(Vector vector, dune_intr_cb handler) noexcept
         : TrapGuard(static_cast<unsigned>(vector), handler) {}
-    /** @param vector 0..255, but not T_PGFLT, which has a guard of its own, and not T_DBLFLT */
+    /**
+     * Have handler called for a vector.
+     * @param vector  0..255, but not T_PGFLT, which has a guard of its own, and not T_DBLFLT
+     * @param handler as of dune_register_intr_handler()
+     */
     TrapGuard(unsigned vector, dune_intr_cb handler) noexcept
         : vector_(vector), before_(exchange_handler(vector, handler)) {}
     ~TrapGuard() { restore_handler(vector_, before_); }
@@ -63,6 +71,7 @@ class TrapGuard {
 /** Handles page faults. */
 class PageFaultGuard {
   public:
+    /** Have handler called for page faults. */
     explicit PageFaultGuard(dune_pgflt_cb handler) noexcept
         : before_(exchange_page_fault_handler(handler)) {}
     ~PageFaultGuard() { exchange_page_fault_handler(before_); }
@@ -76,6 +85,7 @@ class PageFaultGuard {
 /** Handles system calls of ring 3. */
 class SyscallGuard {
   public:
+    /** Have handler called for system calls of ring 3. */
     explicit SyscallGuard(dune_syscall_cb handler) noexcept
         : before_(exchange_syscall_handler(handler)) {}
     ~SyscallGuard() { exchange_syscall_handler(before_); }

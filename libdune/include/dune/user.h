@@ -84,15 +84,19 @@ long fork(std::uint64_t flags = SIGCHLD) noexcept;
 
 /**
  * Have a signal brought to Monitor::signal_arrived().
+ * @param sig   its number
  * @param flags SA_RESTART, SA_NOCLDSTOP, SA_NOCLDWAIT as of sigaction(2), others are ignored
  * @return 0 or a negative errno. Context: any but ring 3.
  */
 long catch_signal(int sig, std::uint64_t flags) noexcept;
 
-/** The segment bases of ring 3 in this thread. Values that are not canonical are refused. */
+/** The FS base of ring 3 in this thread. Context: ring 0, trap. */
 std::uint64_t fs_base() noexcept;
+/** Set it. @return false for a value that is not canonical. Context: ring 0, trap. */
 bool set_fs_base(std::uint64_t base) noexcept;
+/** The GS base of ring 3 in this thread. Context: ring 0, trap. */
 std::uint64_t gs_base() noexcept;
+/** Set it. @return false for a value that is not canonical. Context: ring 0, trap. */
 bool set_gs_base(std::uint64_t base) noexcept;
 
 /** The vector state of ring 3, in the standard form of XSAVE; may be changed. Context: trap. */
@@ -101,10 +105,14 @@ struct VectorState {
     std::size_t size;        ///< bytes
     std::uint64_t features;  ///< XCR0
 };
+/** That of this thread. Context: trap from ring 3. */
 VectorState vector_state() noexcept;
 
 /**
  * Compare and exchange in ring 3's memory.
+ * @param word 4-byte aligned
+ * @param from what has to be there
+ * @param to   what is put there then
  * @param seen what was there
  * @return false if ring 3 may not write there. Context: trap.
  */

@@ -34,7 +34,7 @@ extern "C" {
 #define T_MCHK 18    /* #MC machine check */
 #define T_SIMDERR 19 /* #XM SIMD floating point */
 
-/* RFLAGS. */
+/* Bit of RFLAGS. */
 #define FL_CF 0x00000001
 #define FL_PF 0x00000004
 #define FL_AF 0x00000010
@@ -50,7 +50,7 @@ extern "C" {
 #define FL_AC 0x00040000
 #define FL_ID 0x00200000
 
-/* CR0 and CR4. */
+/* Bit of CR0 or CR4 (SDM vol. 3, "Control Registers"). */
 #define CR0_PE (1UL << 0)
 #define CR0_MP (1UL << 1)
 #define CR0_EM (1UL << 2)
@@ -75,7 +75,7 @@ extern "C" {
 #define CR4_SMAP (1UL << 21)
 #define CR4_PKE (1UL << 22)
 
-/* Model-specific registers that the guest has for itself. */
+/* Model-specific register that the guest has for itself. */
 #define MSR_EFER 0xc0000080
 #define MSR_STAR 0xc0000081
 #define MSR_LSTAR 0xc0000082
@@ -128,11 +128,13 @@ static inline void cpuid_count(uint32_t leaf, uint32_t subleaf, uint32_t* eax, u
         *edx = d;
 }
 
+/** Any context: the same of subleaf 0. */
 static inline void cpuid(uint32_t leaf, uint32_t* eax, uint32_t* ebx, uint32_t* ecx,
                          uint32_t* edx) {
     cpuid_count(leaf, 0, eax, ebx, ecx, edx);
 }
 
+/** Read an MSR. One that the guest has not is a #GP. */
 static inline uint64_t rdmsr(uint32_t msr) {
     uint32_t lo, hi;
 
@@ -140,6 +142,7 @@ static inline uint64_t rdmsr(uint32_t msr) {
     return lo | (uint64_t)hi << 32;
 }
 
+/** Write an MSR. One that the guest has not, or a value that it refuses, is a #GP. */
 static inline void wrmsrl(uint32_t msr, uint64_t val) {
     __asm__ __volatile__("wrmsr"
                          :
@@ -150,6 +153,7 @@ static inline void wrmsrl(uint32_t msr, uint64_t val) {
 /** Read an MSR into val. */
 #define rdmsrl(msr, val) ((val) = rdmsr(msr))
 
+/** Read CR0. */
 static inline unsigned long read_cr0(void) {
     unsigned long val;
 
@@ -157,6 +161,7 @@ static inline unsigned long read_cr0(void) {
     return val;
 }
 
+/** Write CR0. Bits that are not the guest's keep their value or are a #GP. */
 static inline void write_cr0(unsigned long val) {
     __asm__ __volatile__("movq %0, %%cr0" : : "r"(val) : "memory");
 }
@@ -169,6 +174,7 @@ static inline unsigned long read_cr2(void) {
     return val;
 }
 
+/** Read CR3: the guest-physical address of the PML4, and a PCID. */
 static inline unsigned long read_cr3(void) {
     unsigned long val;
 
@@ -176,10 +182,12 @@ static inline unsigned long read_cr3(void) {
     return val;
 }
 
+/** Write CR3; see load_cr3(). */
 static inline void write_cr3(unsigned long val) {
     __asm__ __volatile__("movq %0, %%cr3" : : "r"(val) : "memory");
 }
 
+/** Read CR4. */
 static inline unsigned long read_cr4(void) {
     unsigned long val;
 
@@ -187,6 +195,7 @@ static inline unsigned long read_cr4(void) {
     return val;
 }
 
+/** Write CR4. Bits that are not the guest's keep their value or are a #GP. */
 static inline void write_cr4(unsigned long val) {
     __asm__ __volatile__("movq %0, %%cr4" : : "r"(val) : "memory");
 }
@@ -231,10 +240,12 @@ static inline uint16_t read_cs(void) {
 }
 
 /* Interrupts (signals, in Dune) on and off. */
+/** Let interrupts come, after the next instruction. */
 static inline void sti(void) {
     __asm__ __volatile__("sti" ::: "memory");
 }
 
+/** Mask interrupts. */
 static inline void cli(void) {
     __asm__ __volatile__("cli" ::: "memory");
 }
@@ -250,6 +261,7 @@ static inline void invlpg(const void* addr) {
 #define INVPCID_ALL_GLOBAL 2 /* everything */
 #define INVPCID_ALL 3        /* everything but global entries */
 
+/** Drop translations: INVPCID_* says which. #UD where the CPU lacks it. */
 static inline void invpcid(unsigned long type, unsigned long pcid, const void* addr) {
     struct {
         uint64_t pcid;

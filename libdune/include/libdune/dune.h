@@ -86,6 +86,7 @@ static inline bool dune_in_guest(void) {
  * @return bytes written or a negative errno.
  */
 int dune_printf(const char* fmt, ...) __attribute__((format(printf, 1, 2)));
+/** The same with the arguments of a va_list. */
 int dune_vprintf(const char* fmt, va_list args) __attribute__((format(printf, 1, 0)));
 
 /** End the process at once, with exit status 1. Context: any. */
@@ -97,6 +98,7 @@ void dune_die(void) __attribute__((noreturn));
  */
 void* dune_mmap(void* addr, size_t length, int prot, int flags, int fd, off_t offset);
 
+/** A handler of signal(2). */
 typedef void (*sighandler_t)(int);
 
 /**
@@ -139,6 +141,7 @@ static inline void dune_flush_tlb_one(unsigned long addr) {
  * What a trap interrupted. A handler may change it; it is what execution goes on with.
  */
 struct dune_tf {
+    /* A general register. */
     uint64_t rdi;
     uint64_t rsi;
     uint64_t rdx;
@@ -156,6 +159,7 @@ struct dune_tf {
     uint64_t rax;
 
     uint64_t err; /**< error code; 0 where the exception has none, and for interrupts */
+    /* What the CPU goes on with. */
     uint64_t rip;
     uint64_t cs;
     uint64_t rflags;
@@ -163,7 +167,7 @@ struct dune_tf {
     uint64_t ss;
 };
 
-/* The six arguments of a system call, as a system-call handler sees them. */
+/* Argument of a system call, as a system-call handler sees it. */
 #define ARG0(tf) ((tf)->rdi)
 #define ARG1(tf) ((tf)->rsi)
 #define ARG2(tf) ((tf)->rdx)
@@ -174,14 +178,18 @@ struct dune_tf {
 /** Signal n is interrupt DUNE_SIGNAL_INTR_BASE + n; those above 54 are all interrupt 255. */
 #define DUNE_SIGNAL_INTR_BASE 200
 
+/** Handler of an exception, interrupt or signal. */
 typedef void (*dune_intr_cb)(struct dune_tf* tf);
+/** Handler of page faults: address, FEC_*, frame. */
 typedef void (*dune_pgflt_cb)(uintptr_t addr, uint64_t fec, struct dune_tf* tf);
+/** Handler of system calls of ring 3. */
 typedef void (*dune_syscall_cb)(struct dune_tf* tf);
 
 /**
  * Call cb for a vector, with interrupts masked, on the interrupted stack (below its red zone)
  * or, from ring 3, on the stack of dune_jump_to_user(). Vector registers are preserved.
- * @param cb NULL: back to the default, which for an exception is the signal that Linux would send.
+ * @param vec 0..255
+ * @param cb  NULL: back to the default, which for an exception is the signal that Linux would send.
  * @return -EINVAL for a vector outside 0..255 or T_PGFLT (dune_register_pgflt_handler() has it).
  * Context: host mode, ring 0, trap. For all threads.
  */
@@ -252,6 +260,7 @@ uint64_t dune_protect_supervisor(void);
  * Context: ring 0, trap.
  */
 int dune_copy_from_user(void* to, const void* user, size_t len);
+/** The other way. */
 int dune_copy_to_user(void* user, const void* from, size_t len);
 
 /* ---- Interrupts between threads -------------------------------------------------------------
@@ -261,7 +270,11 @@ int dune_copy_to_user(void* user, const void* from, size_t len);
 
 /** Identity of the calling thread. Context: ring 0, trap. */
 uint32_t dune_apic_id(void);
-/** Identity of the thread in Dune mode that ran last on a CPU. @param error set if there is none */
+/**
+ * Identity of the thread in Dune mode that ran last on a CPU.
+ * @param cpu   Linux' number of it
+ * @param error may be NULL; set if there is none
+ */
 uint32_t dune_apic_id_for_cpu(uint32_t cpu, bool* error);
 /** Send vector 32..255 to a thread. Context: host mode, ring 0, trap. */
 void dune_apic_send_ipi(uint8_t vector, uint32_t apic_id);

@@ -32,6 +32,7 @@ struct dune_elf {
 
 /** A result other than 0 ends the iteration. */
 typedef int (*dune_elf_phcb)(struct dune_elf* elf, Elf64_Phdr* phdr);
+/** The same with the name and the number of the section. */
 typedef int (*dune_elf_shcb)(struct dune_elf* elf, const char* sname, int snum, Elf64_Shdr* shdr);
 
 /**
@@ -61,7 +62,9 @@ int dune_elf_iter_ph(struct dune_elf* elf, dune_elf_phcb cb);
  *
  * The pages are mapped in the process (as MAP_FIXED does: what was there is replaced), the
  * part beyond the file is zero.
- * @param off bias in bytes, a multiple of the page size
+ * @param elf  an open file
+ * @param phdr one of its program headers
+ * @param off  bias in bytes, a multiple of the page size
  * @return 0; -EINVAL if phdr is no segment that can be loaded there; the error of mmap(2)
  */
 int dune_elf_load_ph(struct dune_elf* elf, Elf64_Phdr* phdr, off_t off);

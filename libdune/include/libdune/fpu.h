@@ -21,6 +21,7 @@ extern "C" {
 
 /** The area of FXSAVE, and the first 512 bytes of XSAVE's (SDM vol. 1, table 10-2). */
 struct fxsave {
+    /* As the manual names it, or reserved. */
     uint16_t fcw;
     uint16_t fsw;
     uint8_t ftw;
@@ -33,12 +34,12 @@ struct fxsave {
     struct {
         uint8_t bytes[10];
         uint8_t reserved[6];
-    } st[8];
+    } st[8]; /**< x87 or MMX registers */
     struct {
         uint64_t low, high;
-    } xmm[16];
-    uint8_t reserved1[48];
-    uint8_t software[48];
+    } xmm[16];             /**< SSE registers */
+    uint8_t reserved1[48]; /**< reserved */
+    uint8_t software[48];  /**< left to software */
 };
 
 /** Room for all that today's CPUs have, AMX tiles included; dune_fpu_size() tells what is used. */
@@ -49,6 +50,7 @@ struct dune_fpu {
     uint8_t extended[DUNE_FPU_MAX - sizeof(struct fxsave)];
 } __attribute__((aligned(64)));
 
+/** The published name. */
 typedef struct dune_fpu* dune_fpu_t;
 
 /** Bytes at the start of struct dune_fpu that are used on this machine. */

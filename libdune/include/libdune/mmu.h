@@ -85,8 +85,8 @@ typedef uint64_t physaddr_t;
 #define FEC_RSV 0x08UL /**< a reserved bit was set in an entry */
 #define FEC_I 0x10UL   /**< an instruction fetch */
 #define FEC_PK 0x20UL  /**< a protection-key violation */
-#define FEC_PR FEC_P
-#define FEC_WR FEC_W
+#define FEC_PR FEC_P   /**< the same by its older name */
+#define FEC_WR FEC_W   /**< the same by its older name */
 
 #ifdef __cplusplus
 }

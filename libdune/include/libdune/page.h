@@ -40,6 +40,7 @@ struct page {
 /** First guest-physical address of the pool, page aligned; 0 before the pool exists. */
 #define PAGEBASE dune_pagebase
 
+/** What PAGEBASE stands for. */
 extern physaddr_t dune_pagebase;
 /** First virtual address of the pool. */
 extern char* dune_pagebase_va;

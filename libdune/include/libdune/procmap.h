@@ -41,6 +41,7 @@ struct dune_procmap_entry {
     int type;             /**< PROCMAP_TYPE_* */
 };
 
+/** Called with an area. */
 typedef void (*dune_procmap_cb)(const struct dune_procmap_entry* entry);
 
 /**

@@ -52,7 +52,7 @@ extern ptent_t* pgroot;
 #define PERM_USR2 0x2000    /**< sets PTE_USR2 */
 #define PERM_USR3 0x4000    /**< sets PTE_USR3 */
 
-/* Usual sets of them: for the supervisor (ring 0) and the user (ring 3). */
+/* Usual set of permissions: for the supervisor (ring 0) or the user (ring 3). */
 #define PERM_SCODE (PERM_R | PERM_X)
 #define PERM_STEXT (PERM_R | PERM_W)
 #define PERM_SSTACK PERM_STEXT
@@ -68,7 +68,7 @@ enum {
     CREATE_BIG_1GB = 3, /**< the tables down to a 1 GiB entry */
 };
 
-/** Bounds for dune_vm_page_walk() over everything. */
+/* Bound for dune_vm_page_walk() over everything. */
 #define VA_START ((void*)0)
 #define VA_END ((void*)-1)
 
@@ -106,6 +106,7 @@ int dune_vm_unmap(ptent_t* root, void* va, size_t len);
  *
  * If a large page maps va, its entry is given whatever create says. The program may
  * change the entry; it must then flush the TLB itself.
+ * @param root    the tables
  * @param va      any address in the page
  * @param create  CREATE_*: with CREATE_NONE an empty entry is -ENOENT, otherwise missing
  *                tables are made and the entry may be 0.
@@ -151,7 +152,11 @@ typedef int (*page_walk_cb)(const void* arg, ptent_t* ptep, void* va);
  *
  * Entries with PERM_NONE are mapped, but not present. The callback may change the
  * entry; it runs without the lock, and must not unmap tables that are being walked.
- * @param end_va the last address, inclusive
+ * @param root     the tables
+ * @param start_va the first address
+ * @param end_va   the last address, inclusive
+ * @param cb       what to call
+ * @param arg      its first argument
  * @return what the last callback returned
  */
 int dune_vm_page_walk(ptent_t* root, void* start_va, void* end_va, page_walk_cb cb,
@@ -195,8 +200,9 @@ physaddr_t dune_stack_addr_to_pa(void* ptr);
  * word before this.
  */
 extern uint64_t* dune_leaf_map;
-#define DUNE_LEAF_MAP_EMPTY 8192
+#define DUNE_LEAF_MAP_EMPTY 8192 /**< bytes */
 
+/* Internal: a function that is a constant, where the language has such. */
 #ifdef __cplusplus
 #define DUNE_CONSTANT static constexpr
 #else
@@ -219,6 +225,7 @@ DUNE_CONSTANT ptent_t dune_perm_bits(int perm) {
 #define DUNE_PERM_IS_SIMPLE(perm) ((perm) == PERM_NONE || ((perm) & ~(PERM_W | PERM_X)) == PERM_R)
 
 #if defined(__OPTIMIZE__) && defined(__GNUC__)
+/** Internal: what the macro dune_vm_mprotect() stands for. */
 static inline int dune_vm_mprotect_inline(ptent_t* root, void* va, size_t len, int perm) {
     const uintptr_t address = (uintptr_t)va;
 
@@ -238,6 +245,7 @@ static inline int dune_vm_mprotect_inline(ptent_t* root, void* va, size_t len, i
     }
     return dune_vm_mprotect(root, va, len, perm);
 }
+/** The function of that name, the usual case inline. */
 #define dune_vm_mprotect(...) dune_vm_mprotect_inline(__VA_ARGS__)
 #endif
 
