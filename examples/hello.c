@@ -4,13 +4,12 @@
 #include <stdio.h>
 #include <unistd.h>
 
-int main(void)
-{
-	int ret = dune_init_and_enter();
+int main(void) {
+    int ret = dune_init_and_enter();
 
-	if (ret) /* why has been said on stderr */
-		return 1;
-	printf("process %d runs in ring %d, its page tables are at %#lx\n", (int)getpid(),
-	       read_cs() & 3, read_cr3());
-	return 0;
+    if (ret) /* why has been said on stderr */
+        return 1;
+    printf("process %d runs in ring %d, its page tables are at %#lx\n", (int)getpid(),
+           read_cs() & 3, read_cr3());
+    return 0;
 }

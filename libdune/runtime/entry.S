@@ -124,20 +124,7 @@
 	mov	%eax, %ebx
 	FPU_LOAD legacy
 	test	%bl, %bl
-	pop	%rdi
-	pop	%rsi
-	pop	%rdx
-	pop	%rcx
-	pop	%r8
-	pop	%r9
-	pop	%r10
-	pop	%r11
-	pop	%rbx
-	pop	%rbp
-	pop	%r12
-	pop	%r13
-	pop	%r14
-	pop	%r15
+	POP_REGS_BUT_RAX
 	pop	%rsp
 	pop	%rax			/* none of these pops changed the flags */
 	jz	.Lnot_fixed\@

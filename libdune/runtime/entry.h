@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+/* clang-format off */
 /*
  * Macros of the entry code. Two forms of it are made, and dune_init() chooses: FAST for CPUs with
  * FSGSBASE and XSAVEOPT (all since Ivy Bridge), and one for older ones, which takes MSRs, and
@@ -20,37 +21,19 @@
 
 /* The part of struct dune_tf below rax; the stack pointer is left at the frame. */
 .macro PUSH_REGS
-	push	%r15
-	push	%r14
-	push	%r13
-	push	%r12
-	push	%rbp
-	push	%rbx
-	push	%r11
-	push	%r10
-	push	%r9
-	push	%r8
-	push	%rcx
-	push	%rdx
-	push	%rsi
-	push	%rdi
+	.irp	reg, r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rcx, rdx, rsi, rdi
+	push	%\reg
+	.endr
+.endm
+
+.macro POP_REGS_BUT_RAX
+	.irp	reg, rdi, rsi, rdx, rcx, r8, r9, r10, r11, rbx, rbp, r12, r13, r14, r15
+	pop	%\reg
+	.endr
 .endm
 
 .macro POP_REGS
-	pop	%rdi
-	pop	%rsi
-	pop	%rdx
-	pop	%rcx
-	pop	%r8
-	pop	%r9
-	pop	%r10
-	pop	%r11
-	pop	%rbx
-	pop	%rbp
-	pop	%r12
-	pop	%r13
-	pop	%r14
-	pop	%r15
+	POP_REGS_BUT_RAX
 	pop	%rax
 .endm
 

@@ -109,16 +109,16 @@
 #define PAGE_EXIT 0xd8
 #define PAGE_PENDING_ANY 0xe8
 
-#define RUN_FAST 1       /* DUNE_RUN_FAST */
+#define RUN_FAST 1         /* DUNE_RUN_FAST */
 #define RUN_REQUEST 0xdb10 /* DUNE_RUN */
-#define EXIT_SYSCALL 2   /* DUNE_EXIT_SYSCALL */
+#define EXIT_SYSCALL 2     /* DUNE_EXIT_SYSCALL */
 
 /* System calls below 64 that the trampoline does not just do: 15, 56 to 58, 60 (trampoline.cc). */
 #define CALLS_NOT_ORDINARY 0x1700000000008000
 
 /*
- * An area for XSAVE has, this far before it, the frame of the trap that saved to it, or FPU_FREE: the
- * bits that entry.S looks at in an error code (not present; FROM_HOST_BIT).
+ * An area for XSAVE has, this far before it, the frame of the trap that saved to it, or FPU_FREE:
+ * the bits that entry.S looks at in an error code (not present; FROM_HOST_BIT).
  */
 #define FPU_OWNER (-64)
 #define FPU_FREE 0x4001

@@ -10,7 +10,7 @@ namespace dune::rt {
 struct SignalAction {
     KernelSigaction wanted;  ///< by sigaction()
     dune_intr_cb callback;   ///< by dune_register_signal_handler(), which comes before
-    bool monitor;             ///< for the monitor of ring 3
+    bool monitor;            ///< for the monitor of ring 3
 };
 
 SignalAction signal_get(int sig) noexcept;
