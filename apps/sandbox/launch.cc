@@ -118,7 +118,7 @@ std::string find_in_path(const std::string& name) {
     for (size_t at = 0; at <= path.size();) {
         const size_t end = std::min(path.find(':', at), path.size());
         const std::string dir = path.substr(at, end - at);
-        const std::string candidate = (dir.empty() ? "." : dir) + "/" + name;
+        std::string candidate = (dir.empty() ? "." : dir) + "/" + name;
         if (access(candidate.c_str(), X_OK) == 0) {
             return candidate;
         }

@@ -118,7 +118,7 @@ long reserve(const Elf64_Ehdr& header, const Span& span, uint64_t wanted, uint64
 }
 
 long map_image(ReservedFd file, uint64_t wanted, Image& image) {
-    Elf64_Ehdr header;
+    Elf64_Ehdr header{};
     const long fd = reserved_fd(file);
     if (const long error = read_elf(fd, header, headers)) {
         return error;

@@ -28,7 +28,7 @@ long open_executable(PathBuffer& path, ReservedFd which) {
     if (is_error(fd)) {
         return fd;
     }
-    struct stat info;
+    struct stat info {};
     long result = host_call(SYS_fstat, fd, &info);
     if (result == 0) {
         result = S_ISREG(info.st_mode)
@@ -107,13 +107,13 @@ long open_interpreter(Thread& thread, const Elf64_Phdr& header) {
     if (const long error = open_executable(path, kInterpFd)) {
         return error;
     }
-    Elf64_Ehdr interp;
+    Elf64_Ehdr interp{};
     const long error = read_elf(reserved_fd(kInterpFd), interp, program_headers);
     return error != 0 ? -ELIBBAD : 0;
 }
 
 long open_elf(Thread& thread, bool* has_interp) {
-    Elf64_Ehdr header;
+    Elf64_Ehdr header{};
     *has_interp = false;
     if (const long error = read_elf(reserved_fd(kProgramFd), header, program_headers)) {
         return error;

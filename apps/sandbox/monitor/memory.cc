@@ -218,7 +218,7 @@ long do_brk(uint64_t wanted) {
 }
 
 long do_shmat(const uint64_t args[6]) {
-    shmid_ds info;
+    shmid_ds info{};
     if (const long result = host_call(SYS_shmctl, args[0], IPC_STAT, &info); is_error(result)) {
         return result;
     }

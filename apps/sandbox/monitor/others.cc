@@ -36,8 +36,8 @@ Whose whose_process(int64_t pid) {
     // The bit of a process that was killed stays, and its number may be another's by now: one that
     // does not execute the runtime's file.
     char room[32];
-    struct stat theirs;
-    struct stat own;
+    struct stat theirs {};
+    struct stat own {};
     const long error = host_call(SYS_stat, exe_of(pid, room), &theirs);
     if (error != 0) {
         return error == -ENOENT ? Whose::Ended : Whose::Foreign;

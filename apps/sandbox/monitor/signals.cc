@@ -115,7 +115,7 @@ long with_mask(Call& call, unsigned which) {
 // A descriptor of a process: one from pidfd_open(2) or clone(2), which is of the sandbox, not a
 // directory of /proc, which may be of any.
 bool is_pidfd(uint64_t fd) {
-    struct stat info;
+    struct stat info {};
     return host_call(SYS_fstat, fd, &info) == 0 && !S_ISDIR(info.st_mode);
 }
 

@@ -26,6 +26,7 @@
 #include <thread>
 
 #include "attacker.h"
+#include "descriptor_message.h"
 
 namespace dune::sandbox_test {
 
@@ -35,23 +36,6 @@ void must_fail(const char* what, long result) {
     if (result != -1) {
         escaped(what, static_cast<unsigned long>(result));
     }
-}
-
-bool send_descriptor(const int (&pair)[2], int fd) {
-    char byte = 0;
-    iovec vector = {&byte, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    msghdr message{};
-    message.msg_iov = &vector;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    cmsghdr* const head = CMSG_FIRSTHDR(&message);
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(head), &fd, sizeof(fd));
-    return sendmsg(pair[0], &message, MSG_DONTWAIT) >= 0;
 }
 
 }  // namespace
@@ -67,7 +51,8 @@ void attack_descriptors(const char*) {
         struct stat info;
         char byte;
         if (fcntl(fd, F_GETFD) != -1 || fstat(fd, &info) == 0 || read(fd, &byte, 1) >= 0 ||
-            lseek(fd, 0x5d10, SEEK_DATA) != -1 || dup(fd) != -1 || send_descriptor(pair, fd)) {
+            lseek(fd, 0x5d10, SEEK_DATA) != -1 || dup(fd) != -1 ||
+            DescriptorMessage(fd).send(pair[0], MSG_DONTWAIT)) {
             escaped("descriptor", static_cast<unsigned long>(fd));
         }
         if (mmap(nullptr, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED ||

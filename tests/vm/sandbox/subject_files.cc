@@ -13,6 +13,7 @@
 #include <cstring>
 #include <string>
 
+#include "descriptor_message.h"
 #include "subject.h"
 
 namespace dune::sandbox_test {
@@ -31,24 +32,10 @@ void test_descriptors() {
     // A descriptor sent over a socket.
     int pair[2];
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    char byte = 'b';
-    iovec vector = {&byte, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    msghdr message{};
-    message.msg_iov = &vector;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    cmsghdr* const head = CMSG_FIRSTHDR(&message);
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof(int));
     const int sent = 3;
-    memcpy(CMSG_DATA(head), &sent, sizeof(sent));
-    CHECK(sendmsg(pair[0], &message, 0) == 1);
-    CHECK(recvmsg(pair[1], &message, 0) == 1);
-    int got;
-    memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(got));
+    DescriptorMessage message(sent);
+    CHECK(message.send(pair[0]));
+    const int got = message.receive(pair[1]);
     struct stat a;
     struct stat b;
     CHECK(fstat(sent, &a) == 0 && fstat(got, &b) == 0 && a.st_rdev == b.st_rdev);
