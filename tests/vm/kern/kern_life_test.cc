@@ -373,6 +373,26 @@ TEST(Cgroups, EptTablesAreCharged) {
     EXPECT_GE(after - before, 200 * kPage);
 }
 
+// --- the module ---
+
+TEST(Module, StaysWhileItIsUsed) {
+    const auto unload = [](auto make) {
+        return make(SYS_delete_module, arg("dune"), O_NONBLOCK, 0, 0, 0, 0);
+    };
+    long from_guest = 0;
+    ASSERT_TRUE(guest::enter([&] { from_guest = unload(call); }).left());
+    EXPECT_EQ(from_guest, -EAGAIN);
+    EXPECT_EQ(unload(guest::host_call), -EAGAIN);
+    // A process that has forgotten its files, and has only a mapping of a vCPU left.
+    EXPECT_EQ(status_of([&] {
+                  guest::Vcpu& vcpu = guest::Vcpu::get();
+                  close(vcpu.fd());
+                  close(Machine::get().fd());
+                  _exit(unload(guest::host_call) == -EAGAIN && vcpu.page().rip == 0 ? 0 : 1);
+              }),
+              0);
+}
+
 // --- many ---
 
 TEST(Many, ProcessesOneAfterTheOther) {

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MIT
+//
+// The mirror with every kind of memory: large pages, the vDSO's, userfaultfd's, addresses at the
+// ends, slots that are taken away.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "guest.h"
+#include "memory_support.h"
+#include "support.h"
+#include "traps.h"
+
+namespace {
+
+using guest::End;
+using guest::Machine;
+using guest::map;
+using memory::fault_of;
+using memory::kHuge;
+using memory::peek;
+using memory::poke;
+using memory::read_byte;
+using support::kPage;
+
+// --- large pages ---
+
+uint64_t ept_faults() {
+    return Machine::get().stats().ept_faults;
+}
+
+TEST(Large, TransparentHugePages) {
+    std::ofstream("/sys/kernel/mm/transparent_hugepage/enabled") << "madvise";
+    char* area = map(18 * kHuge);
+    auto* p =
+        reinterpret_cast<char*>((reinterpret_cast<uint64_t>(area) + kHuge - 1) & ~(kHuge - 1));
+    if (madvise(p, 16 * kHuge, MADV_HUGEPAGE) != 0) {
+        GTEST_SKIP() << "no transparent huge pages";
+    }
+    guest::enter([] {});
+    const uint64_t before = ept_faults();
+    const End end = guest::enter([&] {
+        for (size_t i = 0; i < 16 * kHuge; i += kPage) {
+            p[i] = 1;
+        }
+    });
+    ASSERT_TRUE(end.left()) << end;
+    if (!Machine::get().has(DUNE_FEAT_EPT_2M)) {
+        return;
+    }
+    EXPECT_LE(ept_faults() - before, 16U + 8) << "one exit for 2 MiB (and a few for the test)";
+    // A change of a part of it splits it, and nothing is lost.
+    ASSERT_EQ(madvise(p + kPage, kPage, MADV_DONTNEED), 0);
+    ASSERT_EQ(mprotect(p + 5 * kPage, kPage, PROT_READ), 0);
+    EXPECT_EQ(peek(p), 1);
+    EXPECT_EQ(peek(p + kPage), 0);
+    EXPECT_EQ(peek(p + 2 * kPage), 1);
+    EXPECT_REFUSED(p[5 * kPage] = 2, SIGSEGV, SEGV_ACCERR, p + 5 * kPage);
+}
+
+TEST(Large, Hugetlbfs) {
+    std::ofstream("/proc/sys/vm/nr_hugepages") << "4";
+    void* memory = mmap(nullptr, 2 * kHuge, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    if (memory == MAP_FAILED) {
+        GTEST_SKIP() << "no huge pages";
+    }
+    auto* p = static_cast<char*>(memory);
+    guest::enter([] {});
+    const uint64_t before = ept_faults();
+    guest::enter([&] {
+        for (size_t i = 0; i < 2 * kHuge; i += kPage) {
+            p[i] = static_cast<char>(i >> 12);
+        }
+    });
+    if (Machine::get().has(DUNE_FEAT_EPT_2M)) {
+        EXPECT_LE(ept_faults() - before, 2U + 4);
+    }
+    for (size_t i = 0; i < 2 * kHuge; i += kPage) {
+        ASSERT_EQ(p[i], static_cast<char>(i >> 12));
+    }
+    ASSERT_EQ(munmap(p, kHuge), 0);
+    EXPECT_REFUSED(read_byte(p), SIGSEGV, SEGV_MAPERR, p);
+    EXPECT_EQ(peek(p + kHuge + kPage), 1);
+    munmap(p + kHuge, kHuge);
+    std::ofstream("/proc/sys/vm/nr_hugepages") << "0";
+}
+
+TEST(Large, FirstTouchByTheHost) {
+    char* p = map(64 * kPage);
+    madvise(p, 64 * kPage, MADV_NOHUGEPAGE);
+    std::memset(p, 1, 64 * kPage);
+    guest::enter([] {});
+    const uint64_t before = ept_faults();
+    guest::enter([&] {
+        for (size_t i = 0; i < 64; i++) {
+            p[i * kPage] = 2;
+        }
+    });
+    EXPECT_LE(ept_faults() - before, 64U + 4);
+}
+
+// --- memory of other kinds ---
+
+TEST(Special, VdsoInTheGuest) {
+    // vvar is a VM_PFNMAP mapping: the clock is read without an exit.
+    timespec time[2] = {};
+    guest::enter([&] { clock_gettime(CLOCK_MONOTONIC, &time[0]); });
+    const dune_stats before = Machine::get().stats();
+    guest::enter([&] {
+        for (int i = 0; i < 100; i++) {
+            clock_gettime(CLOCK_MONOTONIC, &time[1]);
+        }
+    });
+    const dune_stats after = Machine::get().stats();
+    EXPECT_EQ(after.fast_calls + after.slow_calls, before.fast_calls + before.slow_calls);
+    EXPECT_LE(after.exits[18] - before.exits[18], 1U);
+    EXPECT_TRUE(time[1].tv_sec > time[0].tv_sec ||
+                (time[1].tv_sec == time[0].tv_sec && time[1].tv_nsec > time[0].tv_nsec));
+}
+
+class Userfault : public testing::Test {
+  protected:
+    void open(int flags) {
+        fd_ = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | flags));
+        if (fd_ < 0) {
+            GTEST_SKIP() << "no userfaultfd: " << strerror(errno);
+        }
+        uffdio_api api = {UFFD_API, 0, 0};
+        ASSERT_EQ(ioctl(fd_, UFFDIO_API, &api), 0);
+        area_ = map(8 * kPage);
+        madvise(area_, 8 * kPage, MADV_NOHUGEPAGE);
+        uffdio_register reg = {};
+        reg.range = {reinterpret_cast<uint64_t>(area_), 8 * kPage};
+        reg.mode = UFFDIO_REGISTER_MODE_MISSING;
+        ASSERT_EQ(ioctl(fd_, UFFDIO_REGISTER, &reg), 0);
+        handler_ = std::thread([this] { handle(); });
+    }
+
+    void TearDown() override {
+        if (handler_.joinable()) {
+            stop_ = true;
+            handler_.join();
+            close(fd_);
+        }
+    }
+
+    void handle() {
+        static char source[kPage];
+        while (!stop_) {
+            pollfd poll_fd = {fd_, POLLIN, 0};
+            if (poll(&poll_fd, 1, 20) != 1) {
+                continue;
+            }
+            uffd_msg message;
+            if (read(fd_, &message, sizeof(message)) != sizeof(message)) {
+                continue;
+            }
+            const uint64_t page = message.arg.pagefault.address & ~(kPage - 1);
+            std::memset(source,
+                        static_cast<int>('A' + (page - reinterpret_cast<uint64_t>(area_)) / kPage),
+                        kPage);
+            uffdio_copy copy = {page, reinterpret_cast<uint64_t>(source), kPage, 0, 0};
+            ioctl(fd_, UFFDIO_COPY, &copy);
+            served_ = served_ + 1;
+        }
+    }
+
+    int fd_ = -1;
+    char* area_ = nullptr;
+    std::thread handler_;
+    volatile bool stop_ = false;
+    std::atomic<int> served_ = 0;
+};
+
+TEST_F(Userfault, ServesTheGuest) {
+    open(0);
+    if (IsSkipped()) {
+        return;
+    }
+    for (int i = 0; i < 8; i++) {
+        if (i & 1) {
+            poke(area_ + i * kPage + 1, 'z');
+        }
+        EXPECT_EQ(peek(area_ + i * kPage), 'A' + i);
+    }
+    EXPECT_EQ(served_, 8);
+    ASSERT_EQ(madvise(area_, kPage, MADV_DONTNEED), 0);
+    EXPECT_EQ(peek(area_), 'A');
+    EXPECT_EQ(served_, 9);
+}
+
+TEST_F(Userfault, UserModeOnly) {
+    // What an unprivileged process gets: faults of user mode are served, the kernel's are not.
+    // The guest's are user mode's.
+    open(1 /* UFFD_USER_MODE_ONLY */);
+    if (IsSkipped()) {
+        return;
+    }
+    EXPECT_EQ(fault_of([&] { read_byte(area_ + 2 * kPage); }).trap.vector, guest::kNoTrap);
+    EXPECT_EQ(area_[2 * kPage], 'C');
+}
+
+TEST_F(Userfault, AKilledWaiterGoes) {
+    open(0);
+    if (IsSkipped()) {
+        return;
+    }
+    stop_ = true;
+    handler_.join();
+    const pid_t pid = fork();  // UFFD_FEATURE_EVENT_FORK is off: the child has no handler at all
+    if (pid == 0) {
+        const int fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
+        uffdio_api api = {UFFD_API, 0, 0};
+        ioctl(fd, UFFDIO_API, &api);
+        char* p = map(kPage);
+        uffdio_register reg = {};
+        reg.range = {reinterpret_cast<uint64_t>(p), kPage};
+        reg.mode = UFFDIO_REGISTER_MODE_MISSING;
+        ioctl(fd, UFFDIO_REGISTER, &reg);
+        peek(p);
+        _exit(0);
+    }
+    usleep(100'000);
+    int status = 0;
+    EXPECT_EQ(waitpid(pid, &status, WNOHANG), 0) << "it waits for a handler";
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    EXPECT_TRUE(WIFSIGNALED(status));
+}
+
+TEST(Special, HighAndLowAddresses) {
+    for (const uint64_t address : {0x10000UL, 0x40000000UL, 0x100000000000UL, 0x7ff000000000UL}) {
+        void* p = mmap(reinterpret_cast<void*>(address), kPage, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        if (p == MAP_FAILED) {
+            continue;
+        }
+        poke(static_cast<char*>(p), 3);
+        EXPECT_EQ(*static_cast<char*>(p), 3) << std::hex << address;
+        munmap(p, kPage);
+    }
+}
+
+TEST(Special, ASlotTakenAwayIsAFault) {
+    Machine& machine = Machine::get();
+    char* p = static_cast<char*>(mmap(reinterpret_cast<void*>(0x200000000000), kPage,
+                                      PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
+    ASSERT_NE(p, MAP_FAILED);
+    poke(p, 1);
+    const auto slot = static_cast<uint32_t>(machine.gpa(p) >> DUNE_SLOT_SHIFT);
+    uint32_t none = DUNE_SLOT_NONE, va = 0x200000000000 >> DUNE_SLOT_SHIFT;
+    dune_slots slots = {sizeof(slots), slot, 1, 0, reinterpret_cast<uint64_t>(&none)};
+    ASSERT_EQ(ioctl(machine.fd(), DUNE_SET_SLOTS, &slots), 0);
+    EXPECT_REFUSED(read_byte(p), SIGSEGV, SEGV_MAPERR, p);
+    slots.va_slots = reinterpret_cast<uint64_t>(&va);
+    ASSERT_EQ(ioctl(machine.fd(), DUNE_SET_SLOTS, &slots), 0);
+    EXPECT_EQ(peek(p), 1);
+}
+
+TEST(Special, TablesGoWithTheMemory) {
+    // Mapping and unmapping for ever must not pile up EPT tables.
+    guest::enter([] {});
+    uint64_t low = 0, high = 0;
+    for (int i = 0; i < 60; i++) {
+        char* p = map(8 * kHuge);
+        madvise(p, 8 * kHuge, MADV_NOHUGEPAGE);
+        guest::enter([&] {
+            for (size_t j = 0; j < 8; j++) {
+                p[j * kHuge] = 1;
+            }
+        });
+        munmap(p, 8 * kHuge);
+        const uint64_t bytes = Machine::get().stats().ept_bytes;
+        if (i == 10) {
+            low = bytes;
+        }
+        high = bytes;
+    }
+    EXPECT_LE(high, low + 16 * kPage);
+}
+
+}  // namespace
