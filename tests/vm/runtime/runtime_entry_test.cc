@@ -2,11 +2,17 @@
 // Ordinary life in Dune mode.
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <ctime>
 #include <fstream>
@@ -37,6 +43,60 @@ TEST(RuntimeEntryHost, NoPermissionIsSaid) {
     EXPECT_TRUE(outcome.exited(0));
     EXPECT_NE(outcome.stderr_.find("/dev/dune"), std::string::npos) << outcome.stderr_;
     EXPECT_NE(outcome.stderr_.find("permission"), std::string::npos) << outcome.stderr_;
+}
+
+/** From here on Linux answers this system call with EPERM. */
+bool forbid(unsigned number) {
+    sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog program = {.len = 4, .filter = code};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+TEST(RuntimeEntryHost, FilterThatForbidsWhatIsNeededIsSaid) {
+    for (const unsigned number : {SYS_openat, SYS_ioctl, SYS_mmap, SYS_mprotect}) {
+        const Outcome outcome = in_child([number] {
+            if (!forbid(number))
+                return 200;
+            const int ret = dune_init_and_enter();
+            return ret < 0 && !dune_in_guest() ? -ret : 201;
+        });
+        EXPECT_TRUE(WIFEXITED(outcome.status)) << number << ": " << outcome.status;
+        EXPECT_TRUE(outcome.exited(EPERM) || outcome.exited(ENOMEM))
+            << number << ": " << WEXITSTATUS(outcome.status);
+        EXPECT_EQ(outcome.stderr_.rfind("dune: ", 0), 0U) << number << ": " << outcome.stderr_;
+        EXPECT_EQ(std::count(outcome.stderr_.begin(), outcome.stderr_.end(), '\n'), 1)
+            << number << ": " << outcome.stderr_;
+    }
+}
+
+/** What is not needed, or has another way. */
+TEST(RuntimeEntryHost, FiltersThatDoNotMatter) {
+    for (const unsigned number : {SYS_lseek, SYS_madvise, SYS_getcpu, SYS_sigaltstack}) {
+        const Outcome outcome = in_child([number] {
+            if (!forbid(number) || dune_init_and_enter() != 0 || !dune_in_guest())
+                return 1;
+            errno = 0;
+            return number == SYS_lseek && (lseek(0, 0, SEEK_CUR) != -1 || errno != EPERM) ? 2 : 0;
+        });
+        EXPECT_TRUE(outcome.exited(0)) << number << ": " << outcome.status << outcome.stderr_;
+    }
+}
+
+/** A filter that comes when the thread is in Dune mode holds there. */
+TEST_F(RuntimeEntry, FilterInDuneMode) {
+    const Outcome outcome = in_child([] {
+        if (!forbid(SYS_getppid))
+            return 1;
+        errno = 0;
+        return syscall(SYS_getppid) == -1 && errno == EPERM && getpid() > 0 ? 0 : 2;
+    });
+    EXPECT_TRUE(outcome.exited(0)) << outcome.status << outcome.stderr_;
 }
 
 TEST_F(RuntimeEntry, RunsInRing0) {
