@@ -21,6 +21,7 @@ LOADS_OFFSET = 456
 ENTRY_OFFSET = 504
 CHECKSUM_OFFSET = 511
 SECTOR, TRACK, HEADS = 512, 63, 16
+CYLINDER = SECTOR * TRACK * HEADS
 ROM_ADDRESS = 0xd0000
 PCI_HOLE = 3 << 30
 """RAM ends here at the latest and goes on at 4 GiB."""
@@ -32,7 +33,10 @@ BUFFER_SIZE = MIB
 INITRD_END = 2 << 30
 """initrd_addr_max of all kernels so far; the emulator's images end here too."""
 
-E820_RAM, E820_RESERVED, E820_ACPI = 1, 2, 3
+E820_RAM, E820_RESERVED, E820_ACPI, E820_PERSISTENT = 1, 2, 3, 12
+
+DISK_ALIGNMENT = 16 * MIB
+"""Of the RAM that the kernel takes for a disk (drivers/nvdimm/e820.c)."""
 
 
 def low_end(memory):
@@ -45,14 +49,40 @@ def buffer_address(memory):
     return low_end(memory) - MIB - BUFFER_SIZE
 
 
-def e820(memory):
-    """The memory map: (address, size, type) of each region."""
+def aligned_disk(size):
+    """Bytes of RAM that a disk of size bytes takes."""
+    return -(-size // DISK_ALIGNMENT) * DISK_ALIGNMENT
+
+
+def with_disk(memory, disk):
+    """MiB of RAM of a machine that has memory MiB besides a disk of so many bytes in RAM."""
+    return memory + aligned_disk(disk) // MIB
+
+
+def disk_word(root):
+    """The word of the command line that tells the first process of such a disk."""
+    return "machine_disk=/dev/pmem0" if root.disk else ""
+
+
+def disk_address(memory, disk):
+    """Where a disk of so many bytes is in RAM."""
+    return (min(buffer_address(memory), INITRD_END) - aligned_disk(disk)) & ~(DISK_ALIGNMENT - 1)
+
+
+def e820(memory, disk=0):
+    """The memory map: (address, size, type) of each region; disk: bytes of RAM that are a disk."""
     end, buffer = low_end(memory), buffer_address(memory)
+    place, behind = disk_address(memory, disk), disk_address(memory, disk) + aligned_disk(disk)
+    low = [(0x100000, buffer - 0x100000, E820_RAM)] if not disk else [
+        (0x100000, place - 0x100000, E820_RAM),
+        (place, aligned_disk(disk), E820_PERSISTENT),
+        *([(behind, buffer - behind, E820_RAM)] if behind < buffer else []),
+    ]
     regions = [
         (0, 0x9fc00, E820_RAM),
         (0x9fc00, 0x400, E820_RESERVED),
         (0xe8000, 0x18000, E820_RESERVED),
-        (0x100000, buffer - 0x100000, E820_RAM),
+        *low,
         (buffer, BUFFER_SIZE, E820_RESERVED),
         (buffer + BUFFER_SIZE, end - ACPI_SIZE - buffer - BUFFER_SIZE, E820_RAM),
         (end - ACPI_SIZE, ACPI_SIZE, E820_ACPI),
@@ -88,7 +118,7 @@ def protected_mode_part(bzimage):
     return data[((data[0x1f1] or 4) + 1) * 512:], KERNEL_ADDRESS + 0x200, KERNEL_ADDRESS + init_size
 
 
-def boot_parameters(bzimage, memory, command_line, initrd_address, initrd_size):
+def boot_parameters(bzimage, memory, command_line, initrd_address, initrd_size, disk):
     """The zero page and, behind it, the command line."""
     with open(bzimage, "rb") as file:
         header = file.read(0x1000)
@@ -99,7 +129,7 @@ def boot_parameters(bzimage, memory, command_line, initrd_address, initrd_size):
     page[0x211] |= 0x01                                               # loadflags: LOADED_HIGH
     struct.pack_into("<II", page, 0x218, initrd_address, initrd_size)  # ramdisk_image, ramdisk_size
     struct.pack_into("<I", page, 0x228, COMMAND_LINE)                 # cmd_line_ptr
-    regions = e820(memory)
+    regions = e820(memory, disk)
     page[0x1e8] = len(regions)                                        # e820_entries
     for index, region in enumerate(regions):
         struct.pack_into("<QQI", page, 0x2d0 + 20 * index, *region)
@@ -138,21 +168,25 @@ def write_disk(directory, kernel, initrd, memory, command_line, randomize):
             loads.append((place, sector, len(data) // SECTOR))
             sector += len(data) // SECTOR
         cylinders = -(-sector // (HEADS * TRACK))
-        disk.truncate(cylinders * HEADS * TRACK * SECTOR)
+        disk.truncate(cylinders * CYLINDER)
     (directory / "boot.rom").write_bytes(boot_rom(entry, directory, loads))
     return cylinders
 
 
-def write(directory, kernel, initrd, memory, command_line, randomize):
-    """Writes kernel.flat, boot.bin and parameters.bin into a directory; returns where the initrd must be loaded."""
+def write(directory, kernel, initrd, memory, command_line, randomize, disk=None):
+    """Writes kernel.flat, boot.bin and parameters.bin into a directory; returns where the initrd must be loaded.
+
+    disk: an image that is to be in RAM at disk_address(), or None.
+    """
     image, entry, end = protected_mode_part(kernel.image) if randomize else flatten(kernel.vmlinux)
     size = initrd.stat().st_size
-    address = (min(buffer_address(memory), INITRD_END) - size) & ~(MIB - 1)
+    disk_size = disk.stat().st_size if disk else 0
+    address = (disk_address(memory, disk_size) - size) & ~(MIB - 1)
     if address < end:
         raise MachineError(f"{memory} MiB of memory cannot hold the kernel and the root file system "
-                           f"({(end + size) // MIB} MiB): give more with --memory", 2)
+                           f"({(end + size + disk_size) // MIB} MiB): give more with --memory", 2)
     (directory / "kernel.flat").write_bytes(image)
     (directory / "boot.rom").write_bytes(boot_rom(entry, directory))
     (directory / "parameters.bin").write_bytes(
-        boot_parameters(kernel.image, memory, command_line, address, size))
+        boot_parameters(kernel.image, memory, command_line, address, size, disk_size))
     return address

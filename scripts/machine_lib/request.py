@@ -62,9 +62,9 @@ MIB = 1 << 20
 SMALL = 512
 
 
-def memory_size(request, archive):
+def memory_size(request, root):
     """MiB of memory: what was asked for, or room for the root file system and as much again."""
     if request.memory:
         return request.memory
-    needed = 256 + 3 * archive.stat().st_size // MIB
+    needed = 256 + 3 * root.archive.stat().st_size // MIB
     return max(SMALL, -(-needed // 256) * 256)

@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The machine's root file system: Debian packages, the first process and a few files of /etc, as a cpio archive."""
+"""The machine's root file system: Debian packages, the first process and a few files of /etc.
 
+A small one is a cpio archive that the kernel unpacks. A large one is a disk image (squashfs), with the archive of the
+small one to start from: guest/root.c goes over to it.
+"""
+
+import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -8,16 +14,19 @@ import pathlib
 import shutil
 import subprocess
 
-from . import cpio, paths
+from . import bootimage, cpio, paths
 from .apt import Apt
 from .console import call, say
 from .errors import MachineError
 
 BASE = ["base-files", "busybox-static", "libc6", "libgcc-s1", "libstdc++6"]
 KERNEL_MODULES = ["kvm", "kvm_intel", "zram", "lzo_rle", "loop", "msr", "fuse", "overlay", "squashfs", "tun", "veth",
-                  "virtio_pci", "virtio_console"]
+                  "virtio_pci", "virtio_console", "virtio_blk", "nd_e820", "nd_pmem",
+                  "ata_piix", "sd_mod"]
 MAX_ENTRIES = 40
 """20 MB and more each."""
+LARGE = 96 << 20
+"""Bytes in files from which on a disk image is worth it."""
 SKIPPED = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/", "usr/share/lintian/",
            "usr/share/bug/")
 USERS = [("root", 0, "/root"), ("daemon", 1, "/usr/sbin"), ("dune", 1000, "/home/dune"), ("nobody", 65534, "/nonexistent")]
@@ -33,7 +42,43 @@ case " $(cat /proc/cmdline) " in *" machine_modules="*)
         modprobe "$module" || echo "machine: cannot load $module"
     done;;
 esac
+# A root file system on a disk, which stays as it is: what is written goes into memory.
+case " $(cat /proc/cmdline) " in *" machine_disk="*)
+    disk=$(sed 's/.*machine_disk=\\([^ ]*\\).*/\\1/' /proc/cmdline)
+    case $disk in
+        /dev/pmem*) modprobe -a nd_e820 nd_pmem ;;
+        /dev/sd*) modprobe -a ata_piix sd_mod ;;
+        *) modprobe -a virtio_pci virtio_blk ;;
+    esac
+    modprobe -a squashfs overlay
+    for attempt in 1 2 3 4 5 6 7 8 9 10; do [ -b "$disk" ] && break; sleep 0.1; done
+    mkdir -p /machine/disk /machine/memory /machine/root
+    mount -t squashfs -o ro "$disk" /machine/disk || exit 1
+    mount -t tmpfs machine /machine/memory && mkdir /machine/memory/upper /machine/memory/work
+    mount -t overlay -o lowerdir=/machine/disk,upperdir=/machine/memory/upper,workdir=/machine/memory/work \\
+        machine /machine/root
+    [ ! -f /machine/payload ] || (cd /machine/root && cpio -idu </machine/payload 2>/dev/null)
+    [ ! -f /machine/stdin ] || cp /machine/stdin /machine/root/run/machine/stdin
+esac
 """
+
+
+@dataclasses.dataclass
+class Root:
+    """A root file system: an archive for the kernel to unpack, and where it is large, an image of the real one."""
+
+    archive: pathlib.Path
+    disk: pathlib.Path = None
+
+    @property
+    def disk_size(self):
+        """Bytes; 0 without a disk."""
+        return self.disk.stat().st_size if self.disk else 0
+
+    @property
+    def name(self):
+        """Tells it from all others."""
+        return (self.disk or self.archive).name
 
 
 def resolved(packages):
@@ -58,13 +103,31 @@ def identity(kernel, packages):
 
 
 def ensure(kernel, packages):
-    """The archive for a kernel with extra Debian packages, made when it is missing."""
-    archive = paths.cache() / "rootfs" / f"{identity(kernel, packages)}.cpio"
-    if not archive.exists():
+    """The root file system for a kernel with extra Debian packages, made when it is missing."""
+    base = paths.cache() / "rootfs" / identity(kernel, packages)
+    root = existing(base)
+    if root is None:
         with paths.locked("rootfs"):
-            if not archive.exists():
-                make(archive, kernel, packages)
-    return archive
+            root = existing(base)
+            if root is None:
+                make(base, kernel, packages)
+    root = existing(base)
+    return root if root.disk is None else Root(ensure(kernel, []).archive, root.disk)
+
+
+def existing(base):
+    """What there is under a name, as a Root; its archive is missing when it is a disk."""
+    archive, disk = base.with_suffix(".cpio"), base.with_suffix(".squashfs")
+    if disk.exists():
+        return Root(None, disk)
+    return Root(archive) if archive.exists() else None
+
+
+def is_large(packages):
+    """True when the files of the packages would take much of the machine's memory."""
+    size = sum(os.lstat(os.path.join(directory, file)).st_size
+               for tree in trees(packages) for directory, _, files in os.walk(tree) for file in files)
+    return size > LARGE
 
 
 def trees(packages):
@@ -72,24 +135,47 @@ def trees(packages):
     return Apt("bookworm").unpacked(resolved(packages))
 
 
-def make(archive, kernel, packages):
-    """Writes the archive."""
+def make(base, kernel, packages):
+    """Writes base.cpio or base.squashfs."""
     say(f"making the root file system for {kernel.release}" + (f" with {' '.join(packages)}" if packages else ""))
-    with paths.made_whole(archive.with_suffix(".d")) as work:
-        with open(work / "archive", "wb") as file:
-            writer = cpio.Archive(file)
-            skeleton(writer)
-            init = build_init(work)
-            writer.data("init", init.read_bytes(), 0o755)
-            for tree in trees(packages):
-                add_tree(writer, tree)
-            add_busybox(writer)
-            add_modules(writer, kernel, work)
-            add_library_cache(writer, packages, work)
-            writer.close()
-        (work / "archive").rename(archive)
-    shutil.rmtree(archive.with_suffix(".d"))
-    paths.keep_newest(archive.parent, MAX_ENTRIES)
+    with paths.made_whole(base.with_suffix(".d")) as work:
+        if is_large(packages):
+            make_disk(work / "root", kernel, packages, work)
+            (work / "root").rename(base.with_suffix(".squashfs"))
+        else:
+            with open(work / "root", "wb") as file:
+                fill(cpio.Archive(file), kernel, packages, work)
+            (work / "root").rename(base.with_suffix(".cpio"))
+    shutil.rmtree(base.with_suffix(".d"))
+    paths.keep_newest(base.parent, MAX_ENTRIES)
+
+
+def make_disk(image, kernel, packages, work):
+    """Writes the root file system as squashfs: not compressed, for the emulated processor would have to expand it."""
+    with open(work / "mksquashfs.log", "w+b") as log:
+        with subprocess.Popen(["mksquashfs", "-", image, "-tar", "-noI", "-noD", "-noF", "-noX", "-quiet", "-no-progress",
+                               "-mkfs-time", str(cpio.MTIME), "-root-time", str(cpio.MTIME)],
+                              stdin=subprocess.PIPE, stdout=log, stderr=log) as process:
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                fill(cpio.Tar(process.stdin), kernel, packages, work)
+        if process.returncode != 0:
+            log.seek(0)
+            raise MachineError(f"cannot make the disk image of the root file system: {log.read().decode().strip()}")
+    # Of whole cylinders, as an emulator that knows its geometry wants it.
+    os.truncate(image, -(-image.stat().st_size // bootimage.CYLINDER) * bootimage.CYLINDER)
+
+
+def fill(writer, kernel, packages, work):
+    """Writes all of the root file system."""
+    skeleton(writer)
+    init = build_init(work)
+    writer.data("init", init.read_bytes(), 0o755)
+    for tree in trees(packages):
+        add_tree(writer, tree)
+    add_busybox(writer)
+    add_modules(writer, kernel, work)
+    add_library_cache(writer, packages, work)
+    writer.close()
 
 
 def skeleton(writer):

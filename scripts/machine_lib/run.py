@@ -145,11 +145,15 @@ class Machine:
                 if self.console.panicked():
                     self.panic = True
                     return
-                if passed > limit or (passed > START_SECONDS and not self.events()):
+                if passed > limit or (passed > self.start_seconds() and not self.events()):
                     self.timed_out = True
                     return
         finally:
             os.close(handle)
+
+    def start_seconds(self):
+        """START_SECONDS, or more for a backend that is slow."""
+        return START_SECONDS * getattr(self.backend, "PATIENCE", 1)
 
     def events(self):
         """The control channel's lines."""
@@ -177,7 +181,7 @@ class Machine:
             return
         where = f"its logs are in {logs()}"
         if self.timed_out and not self.events():
-            raise MachineError(f"the machine did not come up in {START_SECONDS} s; {where}\n{self.last_lines()}")
+            raise MachineError(f"the machine did not come up in {self.start_seconds():g} s; {where}\n{self.last_lines()}")
         if self.timed_out:
             raise MachineError(f"no end after {self.request.timeout:g} s (--timeout): the machine was stopped; {where}\n"
                                f"{self.last_lines()}", STATUS_TIMEOUT)

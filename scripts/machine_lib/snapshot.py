@@ -13,7 +13,7 @@ from . import bochs_build, bootimage, emulator, paths, request as requests, root
 from .console import say
 from .errors import MachineError
 
-FORMAT = 1
+FORMAT = 2
 BOOT_SECONDS = 300
 POLL_SECONDS = 0.5
 LAST_LINES = 50
@@ -68,15 +68,15 @@ class Snapshot:
     def __init__(self, request, kernel):
         self.request = request
         self.kernel = kernel
-        self.archive = rootfs.ensure(kernel, request.packages)
-        self.memory = requests.memory_size(request, self.archive)
+        self.root = rootfs.ensure(kernel, request.packages)
+        self.memory = bootimage.with_disk(requests.memory_size(request, self.root), self.root.disk_size)
         self.command_line = requests.command_line(
-            request, "bochs", f"machine_buffer={bootimage.buffer_address(self.memory):#x}")
+            request, "bochs", f"machine_buffer={bootimage.buffer_address(self.memory):#x} {bootimage.disk_word(self.root)}")
         self.directory = paths.cache() / "snapshots" / self.key()
 
     def key(self):
         """Names the state by all that it depends on."""
-        parts = [FORMAT, bochs_build.identity(), self.kernel.release, self.archive.name, self.memory, self.request.cpus,
+        parts = [FORMAT, bochs_build.identity(), self.kernel.release, self.root.name, self.memory, self.request.cpus,
                  self.request.cpu, self.command_line, BLOCK_KIB, CONFIGURATION, IMAGES]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
@@ -112,8 +112,8 @@ class Snapshot:
         with paths.made_whole(self.directory) as work:
             image = work / "image"
             image.mkdir()
-            address = bootimage.write(image, self.kernel, self.archive, self.memory, self.command_line,
-                                      requests.randomizes(self.request))
+            address = bootimage.write(image, self.kernel, self.root.archive, self.memory, self.command_line,
+                                      requests.randomizes(self.request), self.root.disk)
             (image / "bochsrc").write_text(self.configuration(image, bochs) + self.images(image, address))
             self.boot(bochs, work)
             (image / "console").rename(work / "console")
@@ -129,8 +129,12 @@ class Snapshot:
 
     def images(self, image, initrd_address):
         """What the emulator puts into memory for the first boot."""
-        return IMAGES.format(work=image, initrd=self.archive, initrd_address=initrd_address, rom=bootimage.ROM_ADDRESS,
-                             kernel=bootimage.KERNEL_ADDRESS, parameters=bootimage.BOOT_PARAMETERS)
+        images = IMAGES.format(work=image, initrd=self.root.archive, initrd_address=initrd_address, rom=bootimage.ROM_ADDRESS,
+                               kernel=bootimage.KERNEL_ADDRESS, parameters=bootimage.BOOT_PARAMETERS)
+        if self.root.disk:
+            address = bootimage.disk_address(self.memory, self.root.disk_size)
+            images += f"optramimage4: file={self.root.disk}, address={address:#x}\n"
+        return images
 
     def boot(self, bochs, work):
         """Runs the emulator until it has saved the state."""

@@ -72,6 +72,21 @@ class Cpio(unittest.TestCase):
             self.assertEqual((root / "out/deep/er/file").stat().st_mode & 0o777, 0o640)
             self.assertEqual(os.readlink(root / "out/link"), "deep/er/file")
 
+    def test_the_same_as_tar(self):
+        file = io.BytesIO()
+        archive = cpio.Tar(file)
+        archive.data("deep/er/file", b"content", 0o640)
+        archive.link("link", "deep/er/file")
+        archive.directory("home", 0o700, 1000)
+        archive.close()
+        with tarfile.open(fileobj=io.BytesIO(file.getvalue())) as tar:
+            entries = {entry.name: entry for entry in tar}
+            self.assertEqual(tar.extractfile("deep/er/file").read(), b"content")
+        self.assertEqual((entries["deep/er/file"].mode, entries["deep/er/file"].mtime), (0o640, cpio.MTIME))
+        self.assertTrue(entries["deep"].isdir() and entries["deep/er"].isdir())
+        self.assertEqual(entries["link"].linkname, "deep/er/file")
+        self.assertEqual((entries["home"].mode, entries["home"].uid), (0o700, 1000))
+
     def test_equal_contents_are_equal_archives(self):
         def build():
             file = io.BytesIO()
@@ -90,6 +105,21 @@ class MemoryMap(unittest.TestCase):
                 self.assertLessEqual(start + size, following)
             ram = sum(size for _, size, kind in regions if kind == bootimage.E820_RAM)
             self.assertAlmostEqual(ram / bootimage.MIB, memory, delta=3)
+
+    def test_a_disk_is_beside_the_memory(self):
+        for memory in (128, 512, 2048, 4096):
+            for disk in (1, 40 << 20, 330_000_000):
+                total = bootimage.with_disk(memory, disk)
+                regions = sorted(bootimage.e820(total, disk))
+                for (start, size, _), (following, _, _) in zip(regions, regions[1:]):
+                    self.assertLessEqual(start + size, following)
+                ram = sum(size for _, size, kind in regions if kind == bootimage.E820_RAM)
+                self.assertAlmostEqual(ram / bootimage.MIB, memory, delta=3)
+                [(start, size, _)] = [region for region in regions if region[2] == bootimage.E820_PERSISTENT]
+                self.assertEqual(start, bootimage.disk_address(total, disk))
+                self.assertGreaterEqual(size, disk)
+                self.assertEqual((start % bootimage.DISK_ALIGNMENT, size % bootimage.DISK_ALIGNMENT), (0, 0))
+                self.assertLessEqual(start + size, bootimage.INITRD_END)
 
     def test_the_buffer_is_reserved(self):
         for memory in (128, 512, 4096):

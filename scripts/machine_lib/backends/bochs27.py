@@ -22,6 +22,9 @@ HOSTS_OWN = ("libc6", "libgcc-s1", "libstdc++6")
 MAGIC = b"\nmachine frames\n"
 FRAME = struct.Struct("<BI")
 
+PATIENCE = 5
+"""Times what another backend may take to come up."""
+
 CONFIGURATION = """\
 config_interface: textconfig
 display_library: rfb, options="timeout=0"
@@ -46,6 +49,8 @@ info: action=ignore
 debug: action=ignore
 """
 
+SLAVE = "ata0-slave: type=disk, path={work}/root, mode=flat, cylinders={cylinders}, heads={heads}, spt={track}\n"
+
 
 def unavailable():
     """Why this backend cannot be used here, or None."""
@@ -58,9 +63,9 @@ class Prepared:
     def __init__(self, request, kernel):
         self.request = request
         self.kernel = kernel
-        self.archive = rootfs.ensure(kernel, request.packages)
-        self.memory = requests.memory_size(request, self.archive)
-        self.root = ensure()
+        self.root = rootfs.ensure(kernel, request.packages)
+        self.memory = requests.memory_size(request, self.root)
+        self.emulator = ensure()
 
 
 def ensure():
@@ -90,14 +95,20 @@ def prepare(request, kernel):
 
 def start(prepared, work, ends):
     """Starts a machine; ends maps each channel to an open file descriptor. Returns its process."""
-    request, root = prepared.request, prepared.root
+    request, root = prepared.request, prepared.emulator
+    words = "machine_frames=1" + (" machine_disk=/dev/sdb" if prepared.root.disk else "")
     with paths.disk_errors(work):
-        cylinders = bootimage.write_disk(work, prepared.kernel, cpio.joined(work, prepared.archive, ends[channels.STDIN]),
-                                         prepared.memory, requests.command_line(request, "bochs", "machine_frames=1"),
+        cylinders = bootimage.write_disk(work, prepared.kernel, cpio.joined(work, prepared.root, ends[channels.STDIN]),
+                                         prepared.memory, requests.command_line(request, "bochs", words),
                                          requests.randomizes(request))
-        (work / "bochsrc").write_text(CONFIGURATION.format(
+        configuration = CONFIGURATION.format(
             root=root, ram=prepared.memory, cpu=request.cpu, cpus=request.cpus, work=work, cylinders=cylinders,
-            heads=bootimage.HEADS, track=bootimage.TRACK, rom=bootimage.ROM_ADDRESS))
+            heads=bootimage.HEADS, track=bootimage.TRACK, rom=bootimage.ROM_ADDRESS)
+        if prepared.root.disk:
+            (work / "root").symlink_to(prepared.root.disk)  # a lock of the emulator's is made beside it
+            configuration += SLAVE.format(work=work, cylinders=prepared.root.disk_size // bootimage.CYLINDER,
+                                          heads=bootimage.HEADS, track=bootimage.TRACK)
+        (work / "bochsrc").write_text(configuration)
         (work / "commands").write_text("c\n")  # this version starts in its debugger
         errors = open(work / "emulator.log", "wb")
     libraries = root / "usr/lib/x86_64-linux-gnu"

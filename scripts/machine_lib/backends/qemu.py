@@ -29,8 +29,8 @@ class Prepared:
     def __init__(self, request, kernel):
         self.request = request
         self.kernel = kernel
-        self.archive = rootfs.ensure(kernel, request.packages)
-        self.memory = requests.memory_size(request, self.archive)
+        self.root = rootfs.ensure(kernel, request.packages)
+        self.memory = requests.memory_size(request, self.root)
 
 
 def prepare(request, kernel):
@@ -46,14 +46,18 @@ def start(prepared, work, ends):
         PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", f"q35,accel={ACCELERATOR}", "-cpu", "host" if ACCELERATOR == "kvm" else "max",
         "-smp", str(request.cpus), "-m", f"{prepared.memory}M",
-        "-kernel", prepared.kernel.image, "-initrd", cpio.joined(work, prepared.archive, stdin),
-        "-append", requests.command_line(request, NAME),
+        "-kernel", prepared.kernel.image, "-initrd", cpio.joined(work, prepared.root, stdin),
+        "-append", requests.command_line(request, NAME, "machine_disk=/dev/vda" if prepared.root.disk else ""),
         "-serial", f"file:{work}/console", "-device", "virtio-serial-pci,max_ports=31",
     ]
+    if prepared.root.disk:
+        command += ["-drive", f"file={prepared.root.disk},format=raw,if=none,id=root,readonly=on",
+                    "-device", "virtio-blk-pci,drive=root"]
     for channel, descriptor in ends.items():
         if channel == channels.PAYLOAD or (channel == channels.STDIN and not request.interactive):
             continue  # they are in the initial RAM file system
-        kind = "stdio,signal=off" if channel == channels.STDIN else f"file,path=/dev/fdset/{channel}"
+        # Without append=on QEMU truncates the file, which a pipe refuses.
+        kind = "stdio,signal=off" if channel == channels.STDIN else f"file,path=/dev/fdset/{channel},append=on"
         command += ["-add-fd", f"fd={descriptor},set={channel}", "-chardev", f"{kind},id=channel{channel}",
                     "-device", f"virtserialport,nr={channel},chardev=channel{channel}"]
     with paths.disk_errors(work), open(work / "emulator.log", "wb") as output:

@@ -42,6 +42,23 @@ static void mount_all(void) {
     symlink("/proc/self/fd/2", "/dev/stderr");
 }
 
+// Goes over to the root file system that the setup has mounted, if there is one: the kernel's own
+// is only where the machine starts from. What is mounted comes along.
+static void change_root(void) {
+    static const char* const root = "/machine/root";
+    static const char* const mounts[] = {"/dev", "/proc", "/sys", "/tmp"};
+    if (access("/machine/root/init", F_OK) < 0)
+        return;
+    for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++) {
+        char to[64];
+        snprintf(to, sizeof(to), "%s%s", root, mounts[i]);
+        if (mount(mounts[i], to, NULL, MS_MOVE, NULL) < 0)
+            fprintf(stderr, "machine: cannot move %s: %s\n", mounts[i], strerror(errno));
+    }
+    if (chdir(root) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+        fprintf(stderr, "machine: cannot change to the disk: %s\n", strerror(errno));
+}
+
 static void open_console(void) {
     int fd = open("/dev/console", O_RDWR);
     if (fd < 0)
@@ -151,6 +168,7 @@ int main(void) {
     sethostname("machine", 7);
     run_script("/etc/machine/setup");  // before the environment is cleared: it sees the command
                                        // line's words
+    change_root();
     if (hostio_open() < 0)
         fprintf(stderr, "machine: no way to the host: %s\n", strerror(errno));
     hostio_save_state();
