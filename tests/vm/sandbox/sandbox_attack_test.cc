@@ -3,8 +3,14 @@
 // Hostile programs: none gets anything, and the sandbox outlives each.
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
+#include <fstream>
 #include <string>
+#include <thread>
 
 #include "sandboxed.h"
 #include "secret.h"
@@ -47,6 +53,60 @@ TEST_F(Secret, NoRaceLeadsToIt) {
     const Outcome outcome = sandboxed({"--quiet", "--preset", "default", "--hide", path_},
                                       {beside("sandbox_attacker"), "path-race", path_});
     EXPECT_TRUE(outcome.ok()) << outcome.text();
+}
+
+// Waits for a file's first line; empty if it does not come.
+std::string wait_for_line(const std::string& path) {
+    std::string line;
+    for (int i = 0; i < 400 && !std::getline(std::ifstream(path), line); i++) {
+        usleep(50000);
+    }
+    return line;
+}
+
+// A process that has the given id, until it is killed; -1 if that cannot be had.
+pid_t process_with_id(pid_t wanted) {
+    for (int i = 0; i < 20; i++) {
+        std::ofstream("/proc/sys/kernel/ns_last_pid") << wanted - 1 << std::flush;
+        const pid_t pid = fork();
+        if (pid == 0) {
+            pause();
+        }
+        if (pid == wanted) {
+            return pid;
+        }
+        kill(pid, SIGKILL);
+        waitpid(pid, nullptr, 0);
+    }
+    return -1;
+}
+
+// The id of a process of the sandbox that was killed, when another process has got it.
+TEST(Processes, AnIdIsOnlyGoodForItsProcess) {
+    const std::string dir = "/tmp/sandbox-reused-id";
+    mkdir(dir.c_str(), 0777);
+    unlink((dir + "/id").c_str());
+    unlink((dir + "/go").c_str());
+    pid_t other = -1;
+    std::thread helper([&] {
+        const std::string id = wait_for_line(dir + "/id");
+        other = id.empty() ? -1 : process_with_id(std::stoi(id));
+        std::ofstream(dir + "/go") << "go\n";
+    });
+    const Outcome outcome =
+        sandboxed({"--quiet", "--write", dir},
+                  {"/bin/sh", "-c",
+                   "cd " + dir +
+                       "; sleep 1000 & kill -0 $! && kill -9 $!; wait $!; echo $! >new; mv new id;"
+                       "until test -e go; do sleep 0.1; done; kill -0 $! || echo refused; kill -9 "
+                       "$!; exit 5"});
+    helper.join();
+    ASSERT_GT(other, 0) << outcome.text();
+    EXPECT_EQ(outcome.status, 5) << outcome.text();
+    EXPECT_EQ(outcome.out, "refused\n") << outcome.text();
+    EXPECT_EQ(waitpid(other, nullptr, WNOHANG), 0) << "it was killed";
+    kill(other, SIGKILL);
+    waitpid(other, nullptr, 0);
 }
 
 }  // namespace
