@@ -24,6 +24,7 @@ void take_all() noexcept {
     // A handler might want a lock, on this thread or in the child.
     sys_sigprocmask(SIG_SETMASK, &all, &before);
     signals_lock().lock();
+    thread_areas_lock().lock();
     mm::lock_before_fork();
     signals_before = before;
 }
@@ -33,6 +34,7 @@ void give_back() noexcept {
     const std::uint64_t before = signals_before;
     by_c_library = false;
     mm::unlock_after_fork();
+    thread_areas_lock().unlock();
     signals_lock().unlock();
     sys_sigprocmask(SIG_SETMASK, &before, nullptr);
 }

@@ -63,11 +63,7 @@ Thread* prepare_thread() noexcept {
     const int tid = static_cast<int>(sys(SYS_gettid));
     if (thread != nullptr && thread->tid != tid) {
         // A forked child: the area is a copy of the parent's, whose file is not ours to use.
-        thread->page = nullptr;
-        thread->door_map = nullptr;
-        if (thread->vcpu_fd >= 0)
-            sys(SYS_close, thread->vcpu_fd);
-        thread->vcpu_fd = -1;
+        thread_forget_vcpu(*thread);
     }
     if (thread == nullptr)
         thread = thread_create();
@@ -110,6 +106,8 @@ int enter(std::uint64_t rflags) noexcept {
     Thread* const thread = prepare_thread();
     if (thread == nullptr)
         return -ENOMEM;
+    if (current() == nullptr)
+        thread_watch_end(*thread);
     set_current(thread);
     int ret = thread->vcpu_fd >= 0 ? 0 : vcpu_open(*thread);
     if (ret == 0)
@@ -148,6 +146,7 @@ int dune_init(bool map_full) {
     traps_init(process.fast_entry);
     signals_init();
     fork_init();
+    threads_init();
     return 0;
 }
 

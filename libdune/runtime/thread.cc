@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "thread.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -82,6 +83,55 @@ void set_tables(Thread& thread) noexcept {
     thread.tss.io_map = sizeof(TaskState);
 }
 
+/*
+ * Areas of threads that ended: making one costs six system calls and as many page faults, most of
+ * what a thread that enters takes. A few are enough for threads that come and go.
+ */
+constexpr unsigned kMostKept = 16;
+constinit mm::SpinLock areas_lock;
+Thread* areas;
+unsigned areas_kept;
+
+pthread_key_t end_key;
+bool have_end_key;
+
+/** One whose last thread is off its stack, as new; null if there is none. */
+Thread* take_kept() noexcept {
+    const mm::SpinGuard guard(areas_lock);
+    for (Thread** link = &areas; *link != nullptr; link = &(*link)->next_free) {
+        Thread* const thread = *link;
+        if (__atomic_load_n(&thread->occupied, __ATOMIC_ACQUIRE) != 0)
+            continue;
+        *link = thread->next_free;
+        --areas_kept;
+        void* const map = thread->map;
+        const std::size_t size = thread->map_size;
+        const std::uint64_t stack = thread->trampoline_stack;
+        std::memset(thread, 0, sizeof(*thread));
+        thread->map = map;
+        thread->map_size = size;
+        thread->trampoline_stack = stack;
+        thread->vcpu_fd = -1;
+        thread->altstack.ss_flags = SS_DISABLE;
+        return thread;
+    }
+    return nullptr;
+}
+
+/** A thread that was in Dune mode ends. In ring 0 the trampoline sees it, a little later. */
+void thread_ends(void* area) noexcept {
+    if ((read_cs() & 3) == 0)
+        return;
+    auto* const thread = static_cast<Thread*>(area);
+    if (thread->tid == sys(SYS_gettid))
+        thread_drop_vcpu(*thread);
+    else
+        thread_forget_vcpu(*thread);
+    current_thread = nullptr;
+    if (!thread_keep(*thread, false))
+        munmap(thread->map, thread->map_size);
+}
+
 }  // namespace
 
 Thread* current() noexcept {
@@ -92,7 +142,35 @@ void set_current(Thread* thread) noexcept {
     current_thread = thread;
 }
 
+bool thread_keep(Thread& thread, bool occupied) noexcept {
+    const mm::SpinGuard guard(areas_lock);
+    if (areas_kept == kMostKept)
+        return false;
+    ++areas_kept;
+    __atomic_store_n(&thread.occupied, occupied ? 1U : 0U, __ATOMIC_RELEASE);
+    thread.next_free = areas;
+    areas = &thread;
+    return true;
+}
+
+mm::SpinLock& thread_areas_lock() noexcept {
+    return areas_lock;
+}
+
+void threads_init() noexcept {
+    static bool done = false;
+    if (!done)
+        done = have_end_key = pthread_key_create(&end_key, thread_ends) == 0;
+}
+
+void thread_watch_end(Thread& thread) noexcept {
+    if (have_end_key)
+        pthread_setspecific(end_key, &thread);
+}
+
 Thread* thread_create() noexcept {
+    if (Thread* const thread = take_kept(); thread != nullptr)
+        return thread;
     const std::size_t size = trampoline_offset() + kTrampolineStackSize;
     void* const map = mmap(nullptr, size + kBlock, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -143,9 +221,13 @@ void thread_drop_vcpu(Thread& thread) noexcept {
     thread.vcpu_fd = -1;
 }
 
-void thread_destroy(Thread* thread) noexcept {
-    thread_drop_vcpu(*thread);
-    munmap(thread->map, thread->map_size);
+void thread_forget_vcpu(Thread& thread) noexcept {
+    // Its pages are not mapped here; other things may be by now.
+    thread.page = nullptr;
+    thread.door_map = nullptr;
+    if (thread.vcpu_fd >= 0)
+        sys(SYS_close, thread.vcpu_fd);
+    thread.vcpu_fd = -1;
 }
 
 }  // namespace dune::rt

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../mm/spinlock.h"
 #include "kern/dune.h"
 #include "layout.h"
 #include "libdune/dune.h"
@@ -73,9 +74,11 @@ struct Thread {
     PendingSignal signal;
     std::uint64_t high_signals;  ///< those with a callback that share interrupt 255, pending
     std::uint32_t apic_id;
-    std::uint32_t cpu;  ///< where it was last seen
-    Thread* next;       ///< in the list of all
-    void* map;          ///< everything above is in this mapping
+    std::uint32_t cpu;       ///< where it was last seen
+    Thread* next;            ///< in the list of all
+    Thread* next_free;       ///< in the list of areas that wait for a new thread
+    std::uint32_t occupied;  ///< 1: in that list, but its last thread still runs on its stack
+    void* map;               ///< everything above is in this mapping
     std::size_t map_size;
 };
 
@@ -102,6 +105,19 @@ Thread* thread_create() noexcept;
 void thread_reset(Thread& thread) noexcept;
 /** Unmap what belongs to the vCPU; the area itself stays. Host mode. */
 void thread_drop_vcpu(Thread& thread) noexcept;
-void thread_destroy(Thread* thread) noexcept;
+/** In a forked child: the vCPU is the parent's thread's. Host mode. */
+void thread_forget_vcpu(Thread& thread) noexcept;
+/**
+ * The thread ends, its vCPU is dropped: keep the area for another one. Host mode.
+ * @param occupied its stack is in use until `occupied` is set to 0
+ * @return false if enough are kept: unmap it
+ */
+bool thread_keep(Thread& thread, bool occupied) noexcept;
+/** For fork(): held by who looks for such an area. */
+mm::SpinLock& thread_areas_lock() noexcept;
+/** Have areas of threads that end in host mode given back. dune_init(). */
+void threads_init() noexcept;
+/** The same for this thread; before it has one. */
+void thread_watch_end(Thread& thread) noexcept;
 
 }  // namespace dune::rt

@@ -25,6 +25,7 @@ long dune_host_fork(const dune::rt::HostContext* context, long nr, void (*child)
 long dune_host_clone_thread(const dune_regs* regs, long nr);
 long dune_host_clone_process(const dune_regs* regs, long nr);
 [[noreturn]] void dune_host_exit_thread(void* stack, std::size_t len, int status);
+[[noreturn]] void dune_host_exit_kept(std::uint32_t* occupied, int status);
 extern const char dune_lstar_done[], dune_lstar_restart[];
 extern const char dune_passthrough_done[], dune_passthrough_restart[];
 extern const char dune_interruptible_done[], dune_interruptible_restart[];
@@ -204,6 +205,8 @@ void do_clone(Thread& thread) noexcept {
     threads_remove(thread);
     thread_drop_vcpu(thread);
     set_current(nullptr);
+    if (thread_keep(thread, true))
+        dune_host_exit_kept(&thread.occupied, status);
     dune_host_exit_thread(thread.map, thread.map_size, status);
 }
 

@@ -79,7 +79,8 @@ void expect_nothing_left(const Held& before) {
     EXPECT_EQ(after.files, before.files);
     EXPECT_EQ(after.threads, before.threads);
     EXPECT_EQ(after.vcpus, before.vcpus);
-    EXPECT_LE(after.address_space, before.address_space);
+    // The library keeps the stacks of up to 16 threads for the next ones.
+    EXPECT_LE(after.address_space, before.address_space + 16 * 400);
     // Caches of Linux grow meanwhile, by much less than a page for each of many.
     EXPECT_GE(after.free, before.free - 6 * 1024);
     EXPECT_LE(after.nested, before.nested + (64 << 10));
@@ -110,13 +111,15 @@ void threads_enter_and_leave(int times) {
         std::vector<std::thread> threads;
         std::vector<int> results(kThreads, -1);
         for (int n = 0; n < kThreads; ++n)
-            threads.emplace_back([&result = results[static_cast<std::size_t>(n)]] {
+            threads.emplace_back([n, &result = results[static_cast<std::size_t>(n)]] {
                 result = dune_enter();
                 for (int each = 0; result == 0 && each < 3; ++each) {
                     result = dune_leave();
                     if (result == 0)
                         result = dune_enter();
                 }
+                if (result == 0 && n % 2 == 0)  // and end in host mode
+                    result = dune_leave();
             });
         for (auto& thread : threads)
             thread.join();
