@@ -87,13 +87,9 @@ T* map_file(ReservedFd which, int protection, int flags) {
     return at == MAP_FAILED ? nullptr : static_cast<T*>(at);
 }
 
-bool publish_policy(const PolicyImage& policy) {
-    auto* const shared = make_shared_file<PolicyImage>(kPolicyFd, "dune-sandbox-policy");
-    if (shared == nullptr) {
-        return false;
-    }
-    *shared = policy;
-    munmap(shared, sizeof(*shared));
+// From now on nobody can change the policy in its memory file.
+bool publish_policy(PolicyImage* policy) {
+    munmap(policy, sizeof(*policy));
     fcntl(reserved_fd(kPolicyFd), F_ADD_SEALS,
           F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
     process.policy = map_file<PolicyImage>(kPolicyFd, PROT_READ, MAP_SHARED);
@@ -226,14 +222,17 @@ int launch(int argc, char** argv) {
     if (!parse_options(argc, argv, options, &status)) {
         return status;
     }
-    auto policy = std::make_unique<PolicyImage>();
-    const std::string found = find_in_path(options.command[0]);
-    if (!make_policy(options, found, *policy)) {
-        return kFailed;
-    }
     if (!choose_fd_base()) {
         return fail(kFailed,
                     "the hard limit of open files is too low: raise it with ulimit -n 1024");
+    }
+    auto* const policy = make_shared_file<PolicyImage>(kPolicyFd, "dune-sandbox-policy");
+    if (policy == nullptr) {
+        return fail(kFailed, fmt::format("no memory for the policy: {}", strerror(errno)));
+    }
+    const std::string found = find_in_path(options.command[0]);
+    if (!make_policy(options, found, *policy)) {
+        return kFailed;
     }
     if (!open_log(options)) {
         return fail(kFailed,
@@ -245,7 +244,7 @@ int launch(int argc, char** argv) {
     policy->stats = options.stats;
     if (!reserve_fd(open("/", O_PATH | O_CLOEXEC), kRootFd) ||
         !reserve_fd(open("/proc/self/exe", O_PATH | O_CLOEXEC), kSelfFd) ||
-        process.stats == nullptr || !publish_policy(*policy)) {
+        process.stats == nullptr || !publish_policy(policy)) {
         return fail(kFailed,
                     fmt::format("cannot prepare: {} (is /proc mounted?)", strerror(errno)));
     }

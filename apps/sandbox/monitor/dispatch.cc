@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <sys/syscall.h>
 
+#include <array>
+
 namespace dune::sandbox {
 
 Process process;
@@ -32,7 +34,7 @@ struct Plan {
 
 Plan plans[kSyscallCount];
 
-Check check_of(char letter) {
+constexpr Check check_of(char letter) {
     switch (letter) {
         case 'f':
         case 'd':
@@ -49,6 +51,25 @@ Check check_of(char letter) {
             return kNothing;
     }
 }
+
+constexpr uint32_t checks_of(std::string_view args) {
+    uint32_t checks = 0;
+    for (size_t i = 0; i < args.size() && i < 6; i++) {
+        checks |= static_cast<uint32_t>(check_of(args[i])) << (i * kCheckBits);
+    }
+    return checks;
+}
+
+constexpr std::array<uint32_t, kSyscallCount> make_checks() {
+    std::array<uint32_t, kSyscallCount> table{};
+#define SYSCALL(number, name, cls, kind, args) table[number] = checks_of(args);
+#include "policy/syscalls.def"
+#undef SYSCALL
+    return table;
+}
+
+// Of each call; made by the compiler, since every execve would have to make them again.
+constexpr std::array<uint32_t, kSyscallCount> kChecks = make_checks();
 
 // 0, or the error that Linux gives for such a descriptor or pointer.
 inline long check_argument(Check check, uint64_t value, uint64_t next) {
@@ -171,9 +192,7 @@ void prepare_dispatch() {
             continue;
         }
         plan.kind = info->kind;
-        for (size_t i = 0; i < info->args.size() && i < 6; i++) {
-            plan.checks |= static_cast<uint32_t>(check_of(info->args[i])) << (i * kCheckBits);
-        }
+        plan.checks = kChecks[number];
         const Verdict& verdict = process.policy->calls[number];
         plan.plain = info->kind == Kind::Pass && verdict.action == Action::Allow &&
                      !verdict.trace && !process.trace;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 namespace dune::sandbox {
 
@@ -109,7 +110,7 @@ Access Policy::access(std::string_view path) const {
 }
 
 bool Policy::freeze(PolicyImage& image) const {
-    image = PolicyImage{};
+    std::construct_at(&image);  // in place: it is too large to be copied at each start
     image.calls = calls_;
     image.net = net_;
     image.strict_metadata = access("/") == Access::Hidden;
