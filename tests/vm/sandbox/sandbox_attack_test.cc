@@ -77,6 +77,7 @@ pid_t process_with_id(pid_t wanted) {
         }
         kill(pid, SIGKILL);
         waitpid(pid, nullptr, 0);
+        usleep(20000);
     }
     return -1;
 }
@@ -87,6 +88,8 @@ TEST(Processes, AnIdIsOnlyGoodForItsProcess) {
     mkdir(dir.c_str(), 0777);
     unlink((dir + "/id").c_str());
     unlink((dir + "/go").c_str());
+    // The shell waits there without a process that could take the id.
+    ASSERT_EQ(mkfifo((dir + "/go").c_str(), 0666), 0);
     pid_t other = -1;
     std::thread helper([&] {
         const std::string id = wait_for_line(dir + "/id");
@@ -98,8 +101,7 @@ TEST(Processes, AnIdIsOnlyGoodForItsProcess) {
                   {"/bin/sh", "-c",
                    "cd " + dir +
                        "; sleep 1000 & kill -0 $! && kill -9 $!; wait $!; echo $! >new; mv new id;"
-                       "until test -e go; do sleep 0.1; done; kill -0 $! || echo refused; kill -9 "
-                       "$!; exit 5"});
+                       "read word <go; kill -0 $! || echo refused; kill -9 $!; exit 5"});
     helper.join();
     ASSERT_GT(other, 0) << outcome.text();
     EXPECT_EQ(outcome.status, 5) << outcome.text();
