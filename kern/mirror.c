@@ -113,7 +113,10 @@ static __always_inline bool mirror_walk(struct mm_struct *mm, unsigned long addr
 			   PAGE_SHIFT);
 }
 
-/* Touches user memory so that Linux maps it. CMPXCHG writes whether or not it exchanges. */
+/*
+ * Touches user memory so that Linux maps it. CMPXCHG writes whether or not it exchanges. No
+ * access_ok(): slots show addresses of the user's half alone.
+ */
 static bool mirror_touch(unsigned long addr, bool write)
 {
 	u8 __user *byte = (u8 __user *)addr;
@@ -121,7 +124,7 @@ static bool mirror_touch(unsigned long addr, bool write)
 
 	if (!write)
 		return !__get_user(val, byte);
-	return access_ok(byte, 1) && __try_cmpxchg_user(byte, &val, val, fault) >= 0;
+	return __try_cmpxchg_user(byte, &val, val, fault) >= 0;
 }
 
 /* What Linux said to an access of user mode's: nothing more to do, or the signal it would send. */

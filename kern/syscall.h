@@ -48,7 +48,7 @@ static __always_inline enum dune_way dune_syscall_way(struct dune_vcpu *vcpu, un
  * @vcpu: the calling thread's
  * @nr: its number, read once from rax; dune_syscall_way() called it DUNE_CALL_FAST
  *
- * Context: process context.
+ * Context: process context, after dune_syscall_save() in the same run.
  *
  * Return: 0 with the result in rax; 1 if user space has to do it (page->exit is set).
  */
@@ -58,8 +58,6 @@ static __always_inline int dune_syscall_fast(struct dune_vcpu *vcpu, unsigned lo
 	struct pt_regs *regs = current_pt_regs();
 	long ret;
 
-	if (unlikely(!vcpu->saved.used))
-		dune_syscall_save(vcpu, regs);
 	nr = array_index_nospec(nr, NR_syscalls);
 	regs->orig_ax = nr;
 	regs->di = guest->rdi;

@@ -62,6 +62,31 @@ static struct preempt_ops vcpu_preempt_ops = {
 	.sched_out = vcpu_sched_out,
 };
 
+/**
+ * dune_vcpu_notify() - have the engine told when the thread leaves the CPU, until the run's end
+ * @vcpu: the calling thread's
+ *
+ * The engine asks for it before interrupts come on while it has state of the vCPU on the CPU. Many
+ * runs end without.
+ *
+ * Context: interrupts off.
+ */
+void dune_vcpu_notify(struct dune_vcpu *vcpu)
+{
+	vcpu->notified = true;
+	preempt_notifier_register(&vcpu->preempt);
+}
+
+static void vcpu_notify_end(struct dune_vcpu *vcpu)
+{
+	preempt_disable();
+	preempt_notifier_unregister(&vcpu->preempt);
+	vcpu->notified = false;
+	if (unlikely(vcpu->loaded))
+		dune_engine->sched_out(vcpu);
+	preempt_enable();
+}
+
 static int vcpu_run(struct dune_vcpu *vcpu)
 {
 	int ret;
@@ -74,14 +99,9 @@ static int vcpu_run(struct dune_vcpu *vcpu)
 	vcpu->running = true;
 	vcpu->entered = false;
 	vcpu->todo |= DUNE_TODO_LOAD | DUNE_TODO_OPEN;
-	preempt_disable();
-	preempt_notifier_register(&vcpu->preempt);
-	preempt_enable();
 	ret = dune_engine->run(vcpu);
-	preempt_disable();
-	preempt_notifier_unregister(&vcpu->preempt);
-	dune_engine->sched_out(vcpu);
-	preempt_enable();
+	if (vcpu->notified)
+		vcpu_notify_end(vcpu);
 	vcpu->running = false;
 	if (unlikely(vcpu->saved.used))
 		dune_syscall_restore(vcpu);

@@ -29,6 +29,8 @@ struct dune_vcpu {
 	unsigned int todo;
 	wait_queue_head_t wait;		/* in HLT */
 	bool running;
+	bool loaded;			/* the engine has state of it on the CPU */
+	bool notified;			/* .preempt is registered */
 	bool entered;			/* the guest ran in this run */
 	bool in_door;			/* this run came by the door */
 	int result;			/* of this run */
@@ -59,9 +61,13 @@ struct dune_engine {
 	struct dune_vcpu *(*vcpu_create)(void);
 	void (*vcpu_attach)(struct dune_vcpu *vcpu); /* proc and page are set now */
 	void (*vcpu_destroy)(struct dune_vcpu *vcpu);
-	/* Runs the guest until user space has something to do; sets page->exit. 0 or -errno. */
+	/*
+	 * Runs the guest until user space has something to do; sets page->exit. 0 or -errno. Its
+	 * state may be on the CPU while interrupts are on only after dune_vcpu_notify().
+	 */
 	int (*run)(struct dune_vcpu *vcpu);
 	void (*sched_in)(struct dune_vcpu *vcpu, int cpu);
+	/* The thread leaves the CPU, or left the run loop with vcpu->loaded still set. */
 	void (*sched_out)(struct dune_vcpu *vcpu);
 
 	/* The mirror's tables. All but the last two are called with proc->lock held. */
@@ -82,6 +88,7 @@ void dune_vmx_exit(void);
 
 int dune_vcpu_create(struct dune_process *proc);
 void dune_vcpu_wait(struct dune_vcpu *vcpu);
+void dune_vcpu_notify(struct dune_vcpu *vcpu);
 bool dune_vcpu_is_door(const struct vm_area_struct *vma);
 
 static inline struct list_head *dune_table_link(void *table)

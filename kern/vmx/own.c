@@ -199,17 +199,31 @@ static __always_inline void write_msr_now(u32 msr, u64 val)
 	asm volatile("wrmsr" : : "c"(msr), "a"((u32)val), "d"((u32)(val >> 32)) : "memory");
 }
 
+static __always_inline void vmx_put_msr(struct vmx_cpu *c, unsigned int i)
+{
+	write_msr_now(vmx_msr_index[i], c->host_msrs[i]);
+}
+
+static __always_inline void vmx_load_msr(struct vmx_cpu *c, struct vmx_vcpu *vmx, unsigned int i)
+{
+	c->host_msrs[i] = read_msr_now(vmx_msr_index[i]);
+	write_msr_now(vmx_msr_index[i], vmx->msrs[i]);
+}
+
 static __always_inline void vmx_put_msrs(struct vmx_cpu *c)
 {
-	unsigned int differ, i;
+	unsigned int differ;
 
 	if (!c->msrs_loaded)
 		return;
 	c->msrs_loaded = false;
-	for (differ = c->loaded->msrs_differ; differ; differ &= differ - 1) {
-		i = __ffs(differ);
-		write_msr_now(vmx_msr_index[i], c->host_msrs[i]);
+	differ = c->loaded->msrs_differ;
+	if (likely(differ == BIT(VMX_MSR_LSTAR))) {
+		vmx_put_msr(c, VMX_MSR_LSTAR);
+		return;
 	}
+	for (; differ; differ &= differ - 1)
+		vmx_put_msr(c, __ffs(differ));
 }
 
 /* VM exit made the limits 0xffff and 0x67, LDTR null and DEBUGCTL 0 (SDM 28.5.1, 28.5.2). */
@@ -240,17 +254,20 @@ static __always_inline void vmx_put_tables(struct vmx_vcpu *vmx)
 void vmx_msrs_load(struct vmx_vcpu *vmx)
 {
 	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
-	unsigned int differ, i;
+	unsigned int differ = vmx->msrs_differ;
 
 	c->loaded = vmx;
+	vmx->vcpu.loaded = true;
 	if (c->msrs_loaded)
 		return;
-	for (differ = vmx->msrs_differ; differ; differ &= differ - 1) {
-		i = __ffs(differ);
-		c->host_msrs[i] = read_msr_now(vmx_msr_index[i]);
-		write_msr_now(vmx_msr_index[i], vmx->msrs[i]);
-	}
 	c->msrs_loaded = true;
+	/* The one that all guests have, but for those that want it all. */
+	if (likely(differ == BIT(VMX_MSR_LSTAR))) {
+		vmx_load_msr(c, vmx, VMX_MSR_LSTAR);
+		return;
+	}
+	for (; differ; differ &= differ - 1)
+		vmx_load_msr(c, vmx, __ffs(differ));
 }
 
 /**
@@ -267,22 +284,23 @@ void vmx_msrs_put(void)
  * vmx_leave_cpu() - put back what the guest's runs changed on this CPU
  * @vmx: the vCPU that ran here
  *
- * Context: preemption off; the thread leaves the CPU, or the run loop.
+ * Context: interrupts off; the thread leaves the CPU, or the run loop.
  */
 void vmx_leave_cpu(struct vmx_vcpu *vmx)
 {
 	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
-	unsigned long flags;
 
-	local_irq_save(flags);
-	if (c->loaded == vmx) {
+	if (likely(c->loaded == vmx)) {
 		vmx_put_msrs(c);
 		vmx_put_tables(vmx);
 		c->loaded = NULL;
+		vmx->vcpu.loaded = false;
+		/* Where the kernel does not look at the inactive GS base, it takes what it has noted. */
+		if (!boot_cpu_has(X86_FEATURE_FSGSBASE))
+			rdmsrl(MSR_KERNEL_GS_BASE, current->thread.gsbase);
 	}
 	vmx->vcpu.todo |= DUNE_TODO_OPEN;
 	cpumask_clear_cpu(raw_smp_processor_id(), vmx->vcpu.proc->cpus);
-	local_irq_restore(flags);
 }
 
 /**

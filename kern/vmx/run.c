@@ -142,14 +142,21 @@ static noinline void vmx_flush(struct vmx_vcpu *vmx)
 	vcpu->count.ept_flushes++;
 }
 
+/* The last window of a run: nothing of the guest's stays on the CPU. */
+static void vmx_end_window(struct vmx_vcpu *vmx)
+{
+	vmx_close(vmx);
+	vmx_leave_cpu(vmx);
+	local_irq_enable();
+}
+
 /* Tells user space of the guest's registers when the exit's own window is closed already. */
 static void vmx_sync_regs(struct vmx_vcpu *vmx)
 {
 	local_irq_disable();
 	vmx_window(vmx);
 	vmx_store_regs(vmx);
-	vmx_close(vmx);
-	local_irq_enable();
+	vmx_end_window(vmx);
 }
 
 /*
@@ -172,8 +179,7 @@ static void vmx_rseq(struct vmx_vcpu *vmx)
 	} else {
 		rip = 0;
 	}
-	vmx_close(vmx);
-	local_irq_enable();
+	vmx_end_window(vmx);
 	if (rip)
 		dune_rseq_aborted(&cs);
 }
@@ -181,9 +187,8 @@ static void vmx_rseq(struct vmx_vcpu *vmx)
 /* Out of the loop: the time from here on is the kernel's own. Interrupts off, then on. */
 static int vmx_leave(struct vmx_vcpu *vmx)
 {
-	vmx_close(vmx);
 	current->flags &= ~PF_VCPU;
-	local_irq_enable();
+	vmx_end_window(vmx);
 	return VMX_LOOP_LEAVE;
 }
 
@@ -265,6 +270,8 @@ static noinline int vmx_not_ready(struct vmx_vcpu *vmx)
 /* What an exit wants that cannot be done with interrupts off. */
 static noinline int vmx_slow_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 {
+	if (!vmx->vcpu.notified)
+		dune_vcpu_notify(&vmx->vcpu);
 	vmx_close(vmx);
 	if (next == VMX_IRQ) {
 		/* The interrupt is taken at the end of the shadow of this STI, as the guest's time. */
@@ -286,8 +293,18 @@ static noinline int vmx_slow_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 	return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
 }
 
+/* The first call that is done here in this run. */
+static noinline void vmx_first_call(struct vmx_vcpu *vmx)
+{
+	dune_syscall_save(&vmx->vcpu, current_pt_regs());
+	if (!vmx->vcpu.notified)
+		dune_vcpu_notify(&vmx->vcpu);
+}
+
 static __always_inline int vmx_call(struct vmx_vcpu *vmx, unsigned long nr, bool put_back)
 {
+	if (unlikely(!vmx->vcpu.saved.used))
+		vmx_first_call(vmx);
 	if (put_back)
 		vmx_park(vmx);
 	current->flags &= ~PF_VCPU;
@@ -431,7 +448,7 @@ int vmx_turn_failed(struct vmx_vcpu *vmx)
  * vmx_run() - the engine's run operation
  * @vcpu: the calling thread's
  *
- * Context: process context, preempt notifier registered.
+ * Context: process context.
  *
  * Return: 0 with page->exit set; -EINVAL, -EIO.
  */

@@ -114,12 +114,11 @@ static void vmx_sched_in(struct dune_vcpu *vcpu, int cpu)
 
 static void vmx_sched_out(struct dune_vcpu *vcpu)
 {
-	struct vmx_vcpu *vmx = to_vmx(vcpu);
+	unsigned long flags;
 
-	/* Where the kernel does not look at the inactive GS base, it takes what it has noted. */
-	if (!boot_cpu_has(X86_FEATURE_FSGSBASE))
-		rdmsrl(MSR_KERNEL_GS_BASE, current->thread.gsbase);
-	vmx_leave_cpu(vmx);
+	local_irq_save(flags);
+	vmx_leave_cpu(to_vmx(vcpu));
+	local_irq_restore(flags);
 }
 
 struct dune_engine dune_vmx_engine = {
