@@ -296,22 +296,30 @@ void hide(Random&) {
     grows(reads, 1);
 }
 
+void expect_there(const void* mapped) {
+    if (mapped != window) {
+        wrong[kLost]++;
+    }
+}
+
 void show_the_file(Random& random) {
     const size_t page = random.below(kFilePages);
-    mmap(window, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file,
-         static_cast<off_t>(page * kPage));
+    expect_there(mmap(window, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file,
+                      static_cast<off_t>(page * kPage)));
     grows(writes, 1);
     if (random.below(2)) {
         munmap(window, kPage);
     } else {
-        mmap(window, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        expect_there(mmap(window, kPage, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
     }
     const uint64_t seen = word(file_view + page * kPage);
     usleep(300);
     if (word(file_view + page * kPage) != seen) {
         wrong[kWroteOld]++;
     }
-    mmap(window, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    expect_there(mmap(window, kPage, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
 }
 
 void drop(Random&) {

@@ -65,6 +65,7 @@ void stay(bool in_guest, int go, std::atomic<int>& inside, std::atomic<int>& fai
 void be_a_process(bool in_guest, int report, int go) {
     std::atomic<int> inside = 0, failed = 0;
     std::vector<std::thread> threads;
+    threads.reserve(kThreads);
     for (int t = 0; t < kThreads; t++) {
         threads.emplace_back([&] { stay(in_guest, go, inside, failed); });
     }

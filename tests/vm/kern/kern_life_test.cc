@@ -31,7 +31,6 @@ using guest::call;
 using guest::End;
 using guest::Machine;
 using guest::map;
-using guest::Options;
 using support::arg;
 using support::kPage;
 using support::status_of;
@@ -233,8 +232,8 @@ TEST(Kill, InMunmapByAnotherThread) {
             madvise(p, 8 << 20, MADV_NOHUGEPAGE);
             std::thread([p] {
                 for (;;) {
-                    mmap(p, 8 << 20, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+                    static_cast<void>(mmap(p, 8 << 20, PROT_READ | PROT_WRITE,
+                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
                 }
             }).detach();
             guest::enter([p] {

@@ -32,7 +32,6 @@ namespace {
 using guest::call;
 using guest::End;
 using guest::Machine;
-using support::arg;
 
 constexpr int kCalls = 10;
 

@@ -33,7 +33,7 @@ inline const Options kWithTraps = [] {
 // One byte, as the guest sees it.
 inline int peek(const volatile char* p) {
     int value = -1;
-    const End end = guest::enter([&] { value = *p; });
+    const End end = guest::enter([&] { value = static_cast<unsigned char>(*p); });
     EXPECT_TRUE(end.left()) << end;
     return value;
 }

@@ -54,8 +54,12 @@ typedef unsigned int gfp_t;
 #define local_irq_enable() ((void)0)
 #define preempt_disable() ((void)0)
 #define preempt_enable() ((void)0)
-#define need_resched() false
-#define num_online_cpus() 1
+static inline bool need_resched(void) {
+    return false;
+}
+static inline unsigned num_online_cpus(void) {
+    return 1;
+}
 
 static inline void clear_bit(long nr, unsigned long* word) {
     *word &= ~(1ul << nr);
@@ -67,6 +71,7 @@ struct list_head {
     struct list_head *next, *prev;
 };
 
+/* Names cannot be put in parentheses. NOLINTBEGIN(bugprone-macro-parentheses) */
 #define LIST_HEAD(name) struct list_head name = {&(name), &(name)}
 #define list_entry(p, type, member) container_of(p, type, member)
 #define list_for_each_entry(e, head, member)                                         \
@@ -76,6 +81,7 @@ struct list_head {
     for (e = list_entry((head)->next, __typeof__(*e), member),  \
         n = list_entry(e->member.next, __typeof__(*e), member); \
          &e->member != (head); e = n, n = list_entry(n->member.next, __typeof__(*n), member))
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static inline void INIT_LIST_HEAD(struct list_head* head) {
     head->next = head->prev = head;
@@ -188,8 +194,10 @@ void xa_erase(struct xarray* xa, unsigned long index);
 void xa_destroy(struct xarray* xa);
 /* The entry with the lowest index in [*index, last]; NULL if there is none. */
 void* shim_xa_find(struct xarray* xa, unsigned long* index, unsigned long last);
+/* NOLINTBEGIN(bugprone-macro-parentheses) */
 #define xa_for_each_range(xa, index, entry, first, last) \
     for (index = (first); (entry = shim_xa_find(xa, &index, last)) != NULL; index++)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 /* --- processes and their memory --- */
 
@@ -215,7 +223,9 @@ struct shim_task {
 extern struct shim_task* current;
 
 #define task_tgid_nr(task) 1
-#define signal_pending(task) false
+static inline bool signal_pending(const struct shim_task* task) {
+    return task == NULL;
+}
 #define zalloc_cpumask_var(mask, gfp) ((*(mask))[0] = 0, true)
 #define free_cpumask_var(mask) ((void)(mask))
 extern size_t shim_kicks; /* calls of other CPUs */
@@ -270,14 +280,14 @@ enum {
 bool shim_touch(unsigned long addr, bool write);
 struct vm_area_struct* find_vma(struct mm_struct* mm, unsigned long addr);
 #define __get_user(val, p) ((void)((val) = 0), shim_touch((unsigned long)(p), false) ? 0 : -EFAULT)
-/* 0 when it exchanged, 1 when it did not. Real memory: an address of the test's own. */
-#define __try_cmpxchg_user(p, old, val, label)                               \
-    (!shim_touch((unsigned long)(p), true) ? -EFAULT                         \
-     : *(volatile u8*)(p) == *(old)        ? (*(volatile u8*)(p) = (val), 0) \
-                                           : 1)
+#define access_ok(p, size) shim_touch((unsigned long)(p), true)
+/* Real memory: the address has to be one of the test's own. */
+#define __try_cmpxchg_user(p, old, val, label) \
+    (*(volatile u8*)(p) == *(old) ? (*(volatile u8*)(p) = (val), 1) : 0)
 #define mmap_read_lock_killable(mm) ((void)(mm), 0)
 #define mmap_read_unlock(mm) ((void)(mm))
-#define handle_mm_fault(vma, addr, flags, regs) ((vma)->vm_flags ? 0u : VM_FAULT_SIGBUS)
+#define handle_mm_fault(vma, addr, flags, regs) \
+    ((void)(flags), (vma)->vm_flags ? 0u : VM_FAULT_SIGBUS)
 
 /* --- the CPU --- */
 
