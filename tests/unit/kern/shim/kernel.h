@@ -280,10 +280,11 @@ enum {
 bool shim_touch(unsigned long addr, bool write);
 struct vm_area_struct* find_vma(struct mm_struct* mm, unsigned long addr);
 #define __get_user(val, p) ((void)((val) = 0), shim_touch((unsigned long)(p), false) ? 0 : -EFAULT)
-#define access_ok(p, size) shim_touch((unsigned long)(p), true)
-/* Real memory: the address has to be one of the test's own. */
-#define __try_cmpxchg_user(p, old, val, label) \
-    (*(volatile u8*)(p) == *(old) ? (*(volatile u8*)(p) = (val), 1) : 0)
+/* 0 when it exchanged, 1 when it did not. Real memory: an address of the test's own. */
+#define __try_cmpxchg_user(p, old, val, label)                               \
+    (!shim_touch((unsigned long)(p), true) ? -EFAULT                         \
+     : *(volatile u8*)(p) == *(old)        ? (*(volatile u8*)(p) = (val), 0) \
+                                           : 1)
 #define mmap_read_lock_killable(mm) ((void)(mm), 0)
 #define mmap_read_unlock(mm) ((void)(mm))
 #define handle_mm_fault(vma, addr, flags, regs) \
