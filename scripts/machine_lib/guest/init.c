@@ -55,7 +55,8 @@ static void change_root(void) {
         if (mount(mounts[i], to, NULL, MS_MOVE, NULL) < 0)
             fprintf(stderr, "machine: cannot move %s: %s\n", mounts[i], strerror(errno));
     }
-    if (chdir(root) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+    if (chdir(root) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+        chdir("/") < 0)
         fprintf(stderr, "machine: cannot change to the disk: %s\n", strerror(errno));
 }
 
