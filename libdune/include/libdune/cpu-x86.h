@@ -109,7 +109,8 @@ static inline unsigned long rdtscp_aux(unsigned int* aux) {
 
 /** The same without IA32_TSC_AUX. */
 static inline unsigned long rdtscllp(void) {
-    return rdtscp_aux(0);
+    unsigned int aux;
+    return rdtscp_aux(&aux);
 }
 
 /** Any context: CPUID of a leaf and subleaf. NULL: not wanted. */
