@@ -77,16 +77,6 @@ void dune_vcpu_notify(struct dune_vcpu *vcpu)
 	preempt_notifier_register(&vcpu->preempt);
 }
 
-static void vcpu_notify_end(struct dune_vcpu *vcpu)
-{
-	preempt_disable();
-	preempt_notifier_unregister(&vcpu->preempt);
-	vcpu->notified = false;
-	if (unlikely(vcpu->loaded))
-		dune_engine->sched_out(vcpu);
-	preempt_enable();
-}
-
 static int vcpu_run(struct dune_vcpu *vcpu)
 {
 	int ret;
@@ -100,8 +90,14 @@ static int vcpu_run(struct dune_vcpu *vcpu)
 	vcpu->entered = false;
 	vcpu->todo |= DUNE_TODO_LOAD | DUNE_TODO_OPEN;
 	ret = dune_engine->run(vcpu);
-	if (vcpu->notified)
-		vcpu_notify_end(vcpu);
+	if (vcpu->notified) {
+		preempt_disable();
+		preempt_notifier_unregister(&vcpu->preempt);
+		vcpu->notified = false;
+		if (unlikely(vcpu->loaded))
+			dune_engine->sched_out(vcpu);
+		preempt_enable();
+	}
 	vcpu->running = false;
 	if (unlikely(vcpu->saved.used))
 		dune_syscall_restore(vcpu);

@@ -66,31 +66,16 @@
 .endm
 
 .macro CLEAR_GUEST_REGS
-	xor %eax, %eax
-	xor %ecx, %ecx
-	xor %edx, %edx
-	xor %ebx, %ebx
-	xor %ebp, %ebp
-	xor %esi, %esi
-	xor %r8d, %r8d
-	xor %r9d, %r9d
-	xor %r10d, %r10d
-	xor %r11d, %r11d
-	xor %r12d, %r12d
-	xor %r13d, %r13d
-	xor %r14d, %r14d
-	xor %r15d, %r15d
+	.irp reg, eax, ecx, edx, ebx, ebp, esi, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d
+	xor %\reg, %\reg
+	.endr
 .endm
 
 .macro VMX_LOOP name, exit, safe
 SYM_FUNC_START(\name)
-	push %rbp
-	push %rbx
-	push %r12
-	push %r13
-	push %r14
-	push %r15
-	push %rdi
+	.irp reg, rbp, rbx, r12, r13, r14, r15, rdi
+	push %\reg
+	.endr
 	cmp %rsp, VMX_OFF_HOST_RSP(%rdi)
 	je .Lenter\@
 	mov %rsp, VMX_OFF_HOST_RSP(%rdi)
@@ -146,13 +131,9 @@ SYM_INNER_LABEL(\exit, SYM_L_GLOBAL)
 	je .Lenter_kept\@
 	jns .Lenter\@
 	.endif
-	pop %rdi
-	pop %r15
-	pop %r14
-	pop %r13
-	pop %r12
-	pop %rbx
-	pop %rbp
+	.irp reg, rdi, r15, r14, r13, r12, rbx, rbp
+	pop %\reg
+	.endr
 	RET
 
 .Lcr2\@:

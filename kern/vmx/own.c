@@ -199,11 +199,6 @@ static __always_inline void write_msr_now(u32 msr, u64 val)
 	asm volatile("wrmsr" : : "c"(msr), "a"((u32)val), "d"((u32)(val >> 32)) : "memory");
 }
 
-static __always_inline void vmx_put_msr(struct vmx_cpu *c, unsigned int i)
-{
-	write_msr_now(vmx_msr_index[i], c->host_msrs[i]);
-}
-
 static __always_inline void vmx_load_msr(struct vmx_cpu *c, struct vmx_vcpu *vmx, unsigned int i)
 {
 	c->host_msrs[i] = read_msr_now(vmx_msr_index[i]);
@@ -219,11 +214,11 @@ static __always_inline void vmx_put_msrs(struct vmx_cpu *c)
 	c->msrs_loaded = false;
 	differ = c->loaded->msrs_differ;
 	if (likely(differ == BIT(VMX_MSR_LSTAR))) {
-		vmx_put_msr(c, VMX_MSR_LSTAR);
+		write_msr_now(MSR_LSTAR, c->host_msrs[VMX_MSR_LSTAR]);
 		return;
 	}
 	for (; differ; differ &= differ - 1)
-		vmx_put_msr(c, __ffs(differ));
+		write_msr_now(vmx_msr_index[__ffs(differ)], c->host_msrs[__ffs(differ)]);
 }
 
 /* VM exit made the limits 0xffff and 0x67, LDTR null and DEBUGCTL 0 (SDM 28.5.1, 28.5.2). */

@@ -39,81 +39,38 @@ static __always_inline void __vmcs_write(unsigned long field, unsigned long val)
 		vmx_insn_failed("vmwrite", field);
 }
 
-static __always_inline u16 vmcs_read16(unsigned long field)
-{
-	VMCS_CHECK(field, 0);
-	return __vmcs_read(field);
+#define VMCS_ACCESSORS(suffix, type, width)						\
+static __always_inline type vmcs_read##suffix(unsigned long field)			\
+{											\
+	VMCS_CHECK(field, width);							\
+	return __vmcs_read(field);							\
+}											\
+static __always_inline void vmcs_write##suffix(unsigned long field, type val)		\
+{											\
+	VMCS_CHECK(field, width);							\
+	__vmcs_write(field, val);							\
 }
 
-static __always_inline u64 vmcs_read64(unsigned long field)
-{
-	VMCS_CHECK(field, 1);
-	return __vmcs_read(field);
-}
-
-static __always_inline u32 vmcs_read32(unsigned long field)
-{
-	VMCS_CHECK(field, 2);
-	return __vmcs_read(field);
-}
-
-static __always_inline unsigned long vmcs_readl(unsigned long field)
-{
-	VMCS_CHECK(field, 3);
-	return __vmcs_read(field);
-}
-
-static __always_inline void vmcs_write16(unsigned long field, u16 val)
-{
-	VMCS_CHECK(field, 0);
-	__vmcs_write(field, val);
-}
-
-static __always_inline void vmcs_write64(unsigned long field, u64 val)
-{
-	VMCS_CHECK(field, 1);
-	__vmcs_write(field, val);
-}
-
-static __always_inline void vmcs_write32(unsigned long field, u32 val)
-{
-	VMCS_CHECK(field, 2);
-	__vmcs_write(field, val);
-}
-
-static __always_inline void vmcs_writel(unsigned long field, unsigned long val)
-{
-	VMCS_CHECK(field, 3);
-	__vmcs_write(field, val);
-}
+VMCS_ACCESSORS(16, u16, 0)
+VMCS_ACCESSORS(64, u64, 1)
+VMCS_ACCESSORS(32, u32, 2)
+VMCS_ACCESSORS(l, unsigned long, 3)
 
 /*
  * These return true when they failed. Their operands lie in memory, and not on the stack, where each
  * function that has one would get a stack protector's canary for it.
  */
-static __always_inline bool vmx_vmptrld(const u64 *pa)
-{
-	bool fail;
-
-	asm volatile("vmptrld %[pa]" : "=@ccbe"(fail) : [pa] "m"(*pa) : "memory");
-	return fail;
+#define VMX_INSN(insn)									\
+static __always_inline bool vmx_##insn(const u64 *pa)					\
+{											\
+	bool fail;									\
+	asm volatile(#insn " %[pa]" : "=@ccbe"(fail) : [pa] "m"(*pa) : "memory");	\
+	return fail;									\
 }
 
-static __always_inline bool vmx_vmclear(const u64 *pa)
-{
-	bool fail;
-
-	asm volatile("vmclear %[pa]" : "=@ccbe"(fail) : [pa] "m"(*pa) : "memory");
-	return fail;
-}
-
-static __always_inline bool vmx_vmxon(const u64 *pa)
-{
-	bool fail;
-
-	asm volatile("vmxon %[pa]" : "=@ccbe"(fail) : [pa] "m"(*pa) : "memory");
-	return fail;
-}
+VMX_INSN(vmptrld)
+VMX_INSN(vmclear)
+VMX_INSN(vmxon)
 
 static __always_inline void vmx_vmxoff(void)
 {
