@@ -783,6 +783,20 @@ TEST(Refused, VmxInstructions) {
     EXPECT_UD(asm volatile("vmfunc" : : "a"(0), "c"(0)));
 }
 
+TEST(Refused, WhatTheCpuIsNotToldToAllow) {
+    alignas(64) static char area[4096];
+    EXPECT_UD(asm volatile("xsaves %0" : "+m"(area) : "a"(0), "d"(0)));
+    EXPECT_UD(asm volatile(".byte 0xf2, 0x0f, 0xae, 0xf0 # umwait %%eax"
+                           :
+                           : "a"(0), "d"(0)
+                           : "cc"));
+    EXPECT_UD(asm volatile(".byte 0x66, 0x0f, 0xae, 0xf0 # tpause %%eax"
+                           :
+                           : "a"(0), "d"(0)
+                           : "cc"));
+    EXPECT_UD(asm volatile(".byte 0x0f, 0x01, 0xcf # encls" : : "a"(0)));
+}
+
 TEST(Refused, Getsec) {
     const Trap trap = trap_of([] { asm volatile("getsec" : : "a"(0) : "memory"); });
     EXPECT_EQ(trap.vector, kUd);
