@@ -12,10 +12,10 @@ std::uint64_t thousand_instructions() noexcept {
     std::uint32_t before;
     std::uint32_t after;
     asm volatile(
-        "rdtsc\n\t"
+        "jmp 1f\n1:\trdtsc\n\t"
         "mov %%eax, %0\n\t"
-        ".rept 998\n\tnop\n\t.endr\n\t"
-        "rdtsc"
+        ".rept 997\n\tnop\n\t.endr\n\t"
+        "jmp 2f\n2:\trdtsc"
         : "=&r"(before), "=&a"(after)
         :
         : "rdx");
@@ -32,14 +32,13 @@ double now() noexcept {
 
 Unit unit() noexcept {
     static const Unit known = [] {
-        // A timer interrupt may fall into one or the other, but not into most; where RDTSC is read
-        // early, the stretch is out by a few instructions, and always by the same.
+        // A timer interrupt may fall into one or the other, but not into most.
         std::array<std::uint64_t, 9> counts;
         for (std::uint64_t& count : counts)
             count = thousand_instructions();
         std::sort(counts.begin(), counts.end());
         const bool same = counts[2] == counts[6];
-        return same && counts[4] >= 985 && counts[4] <= 1005 ? Unit::Instructions : Unit::Cycles;
+        return same && counts[4] >= 999 && counts[4] <= 1001 ? Unit::Instructions : Unit::Cycles;
     }();
     return known;
 }

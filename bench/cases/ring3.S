@@ -10,14 +10,16 @@ bench_ring3:
 	mov	%rdi, %r14
 	mov	%esi, %r13d
 	mov	%edx, %r12d
-1:	lfence
+1:	jmp	2f			/* as ticks() */
+2:	lfence
 	rdtsc
 	shl	$32, %rdx
 	or	%rdx, %rax
 	mov	%rax, %rbx
 	mov	%r13d, %eax
 	syscall
-	lfence
+	jmp	3f
+3:	lfence
 	rdtsc
 	shl	$32, %rdx
 	or	%rdx, %rax
