@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The host around the guest: KVM guests on the same CPUs, CPUs that come and go, migration, NMIs,
-// suspend to RAM, counters, and the time that the process is charged for.
+// counters, and the time that the process is charged for.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -25,6 +25,7 @@
 
 #include "guest.h"
 #include "support.h"
+#include "workers.h"
 
 namespace {
 
@@ -32,56 +33,6 @@ using guest::call;
 using guest::End;
 using guest::Machine;
 using support::now;
-
-// Threads that make system calls, spin and fault in the guest until told to stop.
-class Workers {
-  public:
-    explicit Workers(int count) {
-        for (int i = 0; i < count; i++) {
-            threads_.emplace_back([this] { work(); });
-        }
-        while (ready_ < count) {
-            usleep(1000);
-        }
-    }
-    ~Workers() { stop(); }
-
-    void stop() {
-        stop_ = true;
-        for (std::thread& thread : threads_) {
-            thread.join();
-        }
-        threads_.clear();
-    }
-    uint64_t rounds() const { return rounds_; }
-    uint64_t wrong() const { return wrong_; }
-
-  private:
-    void work() {
-        char* page = guest::map(4096);
-        const long pid = getpid();
-        const End end = guest::enter([&] {
-            ready_++;
-            while (!stop_.load(std::memory_order_relaxed)) {
-                wrong_ += call(SYS_getpid) != pid;
-                *page = 1;
-                wrong_ += call(SYS_madvise, reinterpret_cast<long>(page), 4096, MADV_DONTNEED) != 0;
-                wrong_ += *const_cast<volatile char*>(page) != 0;
-                for (int i = 0; i < 5000; i++) {
-                    asm volatile("");
-                }
-                rounds_++;
-            }
-        });
-        wrong_ += !end.left();
-        munmap(page, 4096);
-    }
-
-    std::vector<std::thread> threads_;
-    std::atomic<bool> stop_ = false;
-    std::atomic<int> ready_ = 0;
-    std::atomic<uint64_t> rounds_ = 0, wrong_ = 0;
-};
 
 // --- KVM ---
 
@@ -374,52 +325,6 @@ TEST(Nmi, FindsTheHostInASpinningGuest) {
     stop = true;
     spinner.join();
     EXPECT_TRUE(end.left()) << end;
-}
-
-// --- sleep ---
-
-TEST(Suspend, ToRamWhileGuestsRun) {
-    if (support::read_file("/sys/power/state").find("mem") == std::string::npos ||
-        support::read_file("/sys/power/mem_sleep").find("[deep]") == std::string::npos) {
-        GTEST_SKIP() << "no suspend to RAM";
-    }
-    // Without dune.ko, too.
-    if (support::read_file("/proc/cpuinfo").find("i7-2600K") != std::string::npos) {
-        GTEST_SKIP() << "the emulator's Sandy Bridge does not come back from S3";
-    }
-    Workers workers(2);
-    std::atomic<bool> stop = false;
-    std::atomic<uint64_t> spun = 0;
-    End end;
-    std::thread spinner([&] {
-        end = guest::enter([&] {
-            asm volatile("cli");
-            while (!stop) {
-                spun++;
-            }
-        });
-    });
-    for (int i = 0; i < 3; i++) {
-        // The emulator wakes up by itself, at once.
-        support::write_file("/sys/class/rtc/rtc0/wakealarm", "0");
-        if (!support::write_file("/sys/class/rtc/rtc0/wakealarm", "+3")) {
-            GTEST_SKIP() << "no clock that could wake it up";
-        }
-        ASSERT_TRUE(support::write_file("/sys/power/state", "mem")) << strerror(errno);
-        const uint64_t before = workers.rounds(), spins = spun;
-        const double start = now();
-        while ((workers.rounds() - before < 10 || spun == spins) && now() - start < 10) {
-            usleep(10'000);
-        }
-        EXPECT_GE(workers.rounds() - before, 10U) << "the guests go on";
-        EXPECT_GT(spun, spins);
-    }
-    support::write_file("/sys/class/rtc/rtc0/wakealarm", "0");
-    stop = true;
-    spinner.join();
-    workers.stop();
-    EXPECT_TRUE(end.left()) << end;
-    EXPECT_EQ(workers.wrong(), 0U);
 }
 
 // --- counters ---

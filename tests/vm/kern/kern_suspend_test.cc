@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+//
+// Suspend to RAM with guests on the CPUs.
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <thread>
+
+#include "guest.h"
+#include "support.h"
+#include "workers.h"
+
+namespace {
+
+using guest::End;
+using support::now;
+
+TEST(Suspend, ToRamWhileGuestsRun) {
+    if (support::read_file("/sys/power/state").find("mem") == std::string::npos ||
+        support::read_file("/sys/power/mem_sleep").find("[deep]") == std::string::npos) {
+        GTEST_SKIP() << "no suspend to RAM";
+    }
+    // Without dune.ko, too.
+    if (support::read_file("/proc/cpuinfo").find("i7-2600K") != std::string::npos) {
+        GTEST_SKIP() << "the emulator's Sandy Bridge does not come back from S3";
+    }
+    Workers workers(2);
+    std::atomic<bool> stop = false;
+    std::atomic<uint64_t> spun = 0;
+    End end;
+    std::thread spinner([&] {
+        end = guest::enter([&] {
+            asm volatile("cli");
+            while (!stop) {
+                spun++;
+            }
+        });
+    });
+    for (int i = 0; i < 3; i++) {
+        // The emulator wakes up by itself, at once.
+        support::write_file("/sys/class/rtc/rtc0/wakealarm", "0");
+        if (!support::write_file("/sys/class/rtc/rtc0/wakealarm", "+3")) {
+            GTEST_SKIP() << "no clock that could wake it up";
+        }
+        ASSERT_TRUE(support::write_file("/sys/power/state", "mem")) << strerror(errno);
+        const uint64_t before = workers.rounds(), spins = spun;
+        const double start = now();
+        while ((workers.rounds() - before < 10 || spun == spins) && now() - start < 10) {
+            usleep(10'000);
+        }
+        EXPECT_GE(workers.rounds() - before, 10U) << "the guests go on";
+        EXPECT_GT(spun, spins);
+    }
+    support::write_file("/sys/class/rtc/rtc0/wakealarm", "0");
+    stop = true;
+    spinner.join();
+    workers.stop();
+    EXPECT_TRUE(end.left()) << end;
+    EXPECT_EQ(workers.wrong(), 0U);
+}
+
+}  // namespace
