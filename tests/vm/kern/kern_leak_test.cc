@@ -89,6 +89,23 @@ int64_t kernel_bytes() {
            << 10;
 }
 
+// Expects work to take no memory for good. What Linux keeps for later, as slabs of each CPU, may be
+// taken once; a leak takes it each time.
+template <class Work>
+void expect_no_growth(Work work) {
+    int64_t before = kernel_bytes();
+    for (int attempt = 0; attempt < 3; attempt++) {
+        work();
+        const int64_t after = kernel_bytes();
+        std::printf("%lld KiB more\n", static_cast<long long>((after - before) / 1024));
+        if (after - before < kNoise) {
+            return;
+        }
+        before = after;
+    }
+    ADD_FAILURE() << "each time more than " << kNoise << " bytes";
+}
+
 void create_and_close(int times) {
     for (int i = 0; i < times; i++) {
         dune_vcpu_create create = {};
@@ -103,11 +120,7 @@ TEST(Leak, VcpusThatWereNeverRun) {
     guest::enter([] {});
     create_and_close(1000);
     const int vpids = vpids_in_use();
-    const int64_t before = kernel_bytes();
-    create_and_close(kVcpus);
-    const int64_t more = kernel_bytes() - before;
-    std::printf("%lld KiB more, %d VPIDs in use\n", static_cast<long long>(more / 1024), vpids);
-    EXPECT_LT(more, kNoise);
+    expect_no_growth([] { create_and_close(kVcpus); });
     EXPECT_EQ(Machine::get().stats().vcpus, 1U);
     if (Machine::get().has(DUNE_FEAT_VPID)) {
         EXPECT_GE(vpids, 1) << "this thread's (is there a /proc/kcore?)";
@@ -149,13 +162,11 @@ TEST(Leak, ProcessesThatRanAndDied) {
         ASSERT_EQ(WEXITSTATUS(support::status_of(live)), 7);
     }
     const int vpids = vpids_in_use();
-    const int64_t before = kernel_bytes();
-    for (int i = 0; i < kProcesses; i++) {
-        ASSERT_EQ(WEXITSTATUS(support::status_of(live)), 7);
-    }
-    const int64_t more = kernel_bytes() - before;
-    std::printf("%lld KiB more\n", static_cast<long long>(more / 1024));
-    EXPECT_LT(more, kNoise);
+    expect_no_growth([&] {
+        for (int i = 0; i < kProcesses; i++) {
+            ASSERT_EQ(WEXITSTATUS(support::status_of(live)), 7);
+        }
+    });
     EXPECT_EQ(vpids_in_use(), vpids);
 }
 
