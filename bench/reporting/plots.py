@@ -84,6 +84,7 @@ def appel(results, folder):
         axes.set_xlabel("pages")
         axes.set_title(operation)
     both[0].set_ylabel(f"{results.unit} (less is better)")
+    both[0].set_ylim(top=both[0].get_ylim()[1] * 30)  # room for the legend
     both[0].legend(frameon=False, loc="upper left")
     save(figure, folder, "appel")
 
