@@ -110,6 +110,7 @@ struct Options {
     bool traps = false;  // with GDT, IDT and TSS (traps.h)
     bool rescan = true;  // look at /proc/self/maps before
 };
+inline constexpr Options kWithTraps = {.traps = true};
 
 struct Cpu;
 

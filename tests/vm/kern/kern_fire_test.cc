@@ -30,6 +30,7 @@
 namespace {
 
 using guest::End;
+using guest::kWithTraps;
 using guest::Machine;
 using guest::map;
 using guest::Options;
@@ -38,12 +39,6 @@ using guest::this_cpu;
 using guest::Trap;
 using support::kPage;
 using support::now;
-
-const Options kWithTraps = [] {
-    Options options;
-    options.traps = true;
-    return options;
-}();
 
 double seconds() {
     const char* value = std::getenv("DUNE_FIRE_SECONDS");

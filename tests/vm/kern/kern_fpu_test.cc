@@ -21,17 +21,8 @@
 namespace {
 
 using guest::End;
+using support::host_has;
 using support::now;
-
-bool host_has(const char* flag) {
-    std::ifstream file("/proc/cpuinfo");
-    for (std::string line; std::getline(file, line);) {
-        if (line.starts_with("flags")) {
-            return (line + " ").find(std::string(" ") + flag + " ") != std::string::npos;
-        }
-    }
-    return false;
-}
 
 constexpr size_t kVectors = 32;
 struct alignas(64) Registers {
@@ -72,32 +63,21 @@ asm(R"(
     vector_loop avx512_loop, vmovdqu64, zmm, 32
 )");
 
-void expect_vectors_kept(void (*loop)(const Registers*, Registers*, uint64_t), size_t count,
-                         size_t width) {
-    // Three processes, each with values of its own, on too few CPUs.
+// Runs rounds for a second in four processes, three of them in the guest, on too few CPUs.
+// prepare(p) makes values of process p's own, round() returns how many were not kept.
+template <typename Prepare, typename Round>
+void expect_kept(Prepare prepare, Round round) {
     std::vector<pid_t> pids;
     for (int p = 0; p < 4; p++) {
         const pid_t pid = fork();
         if (pid == 0) {
-            static Registers in, out;
-            for (size_t i = 0; i < kVectors; i++) {
-                for (size_t j = 0; j < 64; j++) {
-                    in.bytes[i][j] = static_cast<uint8_t>(p * 64 + i * 7 + j);
-                }
-            }
+            prepare(p);
             int wrong = 0;
+            const auto body = [&] { wrong += round(); };
             const double end = now() + 1;
             while (now() < end && wrong == 0) {
-                const auto body = [&] {
-                    loop(&in, &out, 300'000);
-                    for (size_t i = 0; i < count; i++) {
-                        for (size_t j = 0; j < width; j++) {
-                            wrong += in.bytes[i][j] != out.bytes[i][j];
-                        }
-                    }
-                };
                 if (p == 3) {
-                    body();  // one on the host
+                    body();
                 } else if (!guest::enter(body).left()) {
                     _exit(2);
                 }
@@ -107,10 +87,31 @@ void expect_vectors_kept(void (*loop)(const Registers*, Registers*, uint64_t), s
         pids.push_back(pid);
     }
     for (const pid_t pid : pids) {
-        int status = -1;
-        waitpid(pid, &status, 0);
-        EXPECT_EQ(status, 0);
+        EXPECT_EQ(support::wait_status(pid), 0);
     }
+}
+
+void expect_vectors_kept(void (*loop)(const Registers*, Registers*, uint64_t), size_t count,
+                         size_t width) {
+    static Registers in, out;
+    expect_kept(
+        [](int p) {
+            for (size_t i = 0; i < kVectors; i++) {
+                for (size_t j = 0; j < 64; j++) {
+                    in.bytes[i][j] = static_cast<uint8_t>(p * 64 + i * 7 + j);
+                }
+            }
+        },
+        [&] {
+            int wrong = 0;
+            loop(&in, &out, 300'000);
+            for (size_t i = 0; i < count; i++) {
+                for (size_t j = 0; j < width; j++) {
+                    wrong += in.bytes[i][j] != out.bytes[i][j];
+                }
+            }
+            return wrong;
+        });
 }
 
 TEST(Fpu, SseStateUnderPreemption) {
@@ -167,44 +168,27 @@ TEST(Fpu, TilesUnderPreemption) {
     if (!host_has("amx_tile")) {
         GTEST_SKIP() << "no AMX";
     }
-    std::vector<pid_t> pids;
-    for (int p = 0; p < 4; p++) {
-        const pid_t pid = fork();
-        if (pid == 0) {
+    static const TileConfig config;
+    static uint8_t in[2 * kTileSize], out[2 * kTileSize];
+    expect_kept(
+        [](int p) {
             if (syscall(SYS_arch_prctl, kReqXcompPerm, kXtileData) != 0) {
                 _exit(3);
             }
-            static const TileConfig config;
-            static uint8_t in[2 * kTileSize], out[2 * kTileSize];
             for (size_t i = 0; i < sizeof(in); i++) {
                 in[i] = static_cast<uint8_t>(p * 64 + i * 7);
             }
             // Linux makes room for tiles at their first use, which it has to see in host mode.
             tile_loop(config, in, out, 1);
+        },
+        [] {
+            tile_loop(config, in, out, 300'000);
             int wrong = 0;
-            const double end = now() + 1;
-            while (now() < end && wrong == 0) {
-                const auto body = [&] {
-                    tile_loop(config, in, out, 300'000);
-                    for (size_t i = 0; i < sizeof(in); i++) {
-                        wrong += in[i] != out[i];
-                    }
-                };
-                if (p == 3) {
-                    body();  // one on the host
-                } else if (!guest::enter(body).left()) {
-                    _exit(2);
-                }
+            for (size_t i = 0; i < sizeof(in); i++) {
+                wrong += in[i] != out[i];
             }
-            _exit(wrong != 0);
-        }
-        pids.push_back(pid);
-    }
-    for (const pid_t pid : pids) {
-        int status = -1;
-        waitpid(pid, &status, 0);
-        EXPECT_EQ(status, 0);
-    }
+            return wrong;
+        });
 }
 
 // Tile data live through what happens between two instructions of a guest: exits, calls both ways,

@@ -16,6 +16,7 @@
 namespace memory {
 
 using guest::End;
+using guest::kWithTraps;
 using guest::Options;
 using guest::probe;
 using guest::Trap;
@@ -23,12 +24,6 @@ using guest::Vcpu;
 
 constexpr size_t kHuge = 2 << 20;
 constexpr int kPf = 14;
-
-inline const Options kWithTraps = [] {
-    Options options;
-    options.traps = true;
-    return options;
-}();
 
 // One byte, as the guest sees it.
 inline int peek(const volatile char* p) {

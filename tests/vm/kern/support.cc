@@ -65,6 +65,16 @@ std::string read_file(const std::string& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
+bool host_has(const std::string& flag) {
+    const std::string text = read_file("/proc/cpuinfo");
+    const size_t flags = text.find("\nflags");
+    if (flags == std::string::npos) {
+        return false;
+    }
+    const std::string line = text.substr(flags, text.find('\n', flags + 1) - flags);
+    return (line + " ").find(" " + flag + " ") != std::string::npos;
+}
+
 uint64_t number_in(const char* path, const std::string& name) {
     std::ifstream file(path);
     for (std::string line; std::getline(file, line);) {

@@ -45,6 +45,9 @@ std::string read_file(const std::string& path);
 // The number after `name` in a file such as /proc/vmstat or /proc/meminfo; 0 if it is not there.
 uint64_t number_in(const char* path, const std::string& name);
 
+// Does /proc/cpuinfo name a feature?
+bool host_has(const std::string& flag);
+
 // Swaps to a zram device of 32 MiB for as long as it lives. Root.
 class ZramSwap {
   public:

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT
+//
+// System-call instructions, MSRs, CPUID and XCR0 in the guest: the part of the table in
+// docs/kernel.md that kern_cpu_test.cc does not have.
+
+#include <cpuid.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <map>
+
+#include "cpu.h"
+#include "guest.h"
+#include "support.h"
+#include "traps.h"
+
+namespace {
+
+using namespace cpu;
+using guest::Options;
+using support::host_has;
+
+// --- system-call instructions ---
+
+extern "C" const char guest_lstar[], ring3_syscall[];
+asm(R"(
+ring3_syscall:
+    mov $5, %eax
+    syscall
+    int $0x81
+guest_lstar:
+    lea syscall_count(%rip), %rax
+    incq (%rax)
+    mov $88, %eax
+    sysretq
+    .bss
+    .globl syscall_count
+    .balign 8
+syscall_count:
+    .quad 0
+    .text
+)");
+extern "C" volatile uint64_t syscall_count;
+
+TEST(Native, SyscallAndSysret) {
+    Trap trap;
+    syscall_count = 0;
+    guest::enter(
+        [&] {
+            wrmsr(kLstar, reinterpret_cast<uint64_t>(guest_lstar));
+            trap = guest::ring3(ring3_syscall);
+        },
+        kWithTraps);
+    EXPECT_EQ(trap.vector, guest::kBackVector);
+    EXPECT_EQ(trap.frame.rax, 88U);
+    EXPECT_EQ(syscall_count, 1U);
+    EXPECT_EQ(exits_of([&] {
+                  wrmsr(kLstar, reinterpret_cast<uint64_t>(guest_lstar));
+                  for (int i = 0; i < 50; i++) {
+                      trap = guest::ring3(ring3_syscall);
+                  }
+              }),
+              (std::map<int, uint64_t>{{32, 1}}))
+        << "one exit for the WRMSR, none for the calls";
+    EXPECT_EQ(syscall_count, 51U);
+}
+
+TEST(Native, LstarByThePage) {
+    guest::Vcpu& vcpu = guest::Vcpu::get();
+    Trap trap;
+    auto code = [&] { trap = guest::ring3(ring3_syscall); };
+    vcpu.prepare([](void* f) { (*static_cast<decltype(code)*>(f))(); }, &code, kWithTraps);
+    vcpu.page().lstar = reinterpret_cast<uint64_t>(guest_lstar);
+    vcpu.page().set |= DUNE_SET_LSTAR;
+    ASSERT_TRUE(vcpu.run({}).left());
+    EXPECT_EQ(trap.vector, guest::kBackVector);
+    EXPECT_EQ(getppid(), guest::host_call(SYS_getppid)) << "and the host's is back";
+}
+
+TEST(Native, LstarSurvivesSlowCallsAndOtherProcesses) {
+    Trap trap;
+    syscall_count = 0;
+    long wrong = 0;
+    guest::enter(
+        [&] {
+            wrmsr(kLstar, reinterpret_cast<uint64_t>(guest_lstar));
+            for (int i = 0; i < 200; i++) {
+                trap = guest::ring3(ring3_syscall);
+                wrong += trap.vector != guest::kBackVector;
+                guest::slow_call(SYS_sched_yield);
+                trap = guest::ring3(ring3_syscall);
+                wrong += trap.vector != guest::kBackVector;
+                guest::call(SYS_sched_yield);
+            }
+        },
+        kWithTraps);
+    EXPECT_EQ(wrong, 0);
+    EXPECT_EQ(syscall_count, 400U);
+}
+
+TEST(Secret, HostLstarIsNotRead) {
+    uint64_t lstar = 1, cstar = 1;
+    guest::enter([&] {
+        lstar = rdmsr(kLstar);
+        cstar = rdmsr(kCstar);
+    });
+    EXPECT_EQ(lstar, 0U);
+    EXPECT_EQ(cstar, 0U);
+}
+
+TEST(Secret, HostLstarIsNotJumpedTo) {
+    // A guest that never set LSTAR executes SYSCALL: where it lands must not tell where the
+    // kernel is.
+    for (const bool ring3 : {false, true}) {
+        Trap trap;
+        guest::enter(
+            [&] {
+                trap = ring3 ? guest::ring3(ring3_syscall) : probe([] {
+                    asm volatile("syscall" : : : "rcx", "r11", "memory");
+                });
+            },
+            kWithTraps);
+        EXPECT_NE(trap.vector, guest::kNoTrap);
+        EXPECT_EQ(trap.frame.rip >> 47, 0U) << std::hex << trap.frame.rip;
+        if (trap.vector == kPf) {
+            EXPECT_EQ(trap.cr2 >> 47, 0U) << std::hex << trap.cr2;
+        }
+    }
+}
+
+TEST(Secret, NothingOfTheHostInRegisters) {
+    uint64_t values[4] = {1, 1, 1, 1};
+    guest::enter([&] {
+        asm volatile("sgdt -16(%%rsp)\n mov -14(%%rsp), %0\n sidt -16(%%rsp)\n mov -14(%%rsp), %1"
+                     : "=r"(values[0]), "=r"(values[1])
+                     :
+                     : "memory");
+        values[2] = rdmsr(0x175);
+        values[3] = rdmsr(0x176);
+    });
+    for (const uint64_t value : values) {
+        EXPECT_EQ(value, 0U);
+    }
+}
+
+TEST(Native, Sysenter) {
+    // Its MSRs are the guest's own; SYSENTER lands where they say.
+    Trap trap;
+    static volatile uint64_t landed;
+    landed = 0;
+    EXPECT_EQ(exits_of([&] {
+                  wrmsr(0x174, guest::kCodeSelector);
+                  uint64_t rsp, target;
+                  asm volatile(
+                      "mov %%rsp, %0\n lea 1f(%%rip), %1\n jmp 2f\n"
+                      "1: ud2\n 2:"
+                      : "=r"(rsp), "=r"(target));
+                  wrmsr(0x175, rsp);
+                  wrmsr(0x176, target);
+                  trap = probe([] { asm volatile("sysenter"); });
+                  landed = target;
+              }),
+              kNone);
+    EXPECT_EQ(trap.vector, kUd);
+    EXPECT_EQ(trap.frame.rip, landed);
+}
+
+// --- bases and MSRs ---
+
+TEST(Native, BaseMsrs) {
+    bool ok = false;
+    EXPECT_EQ(exits_of([&] {
+                  const uint64_t fs = rdmsr(kFsBase);
+                  const uint64_t kernel_gs = rdmsr(kKernelGsBase);
+                  wrmsr(kGsBase, 0x1234000);
+                  wrmsr(kKernelGsBase, 0x5678000);
+                  asm volatile("swapgs");
+                  ok = rdmsr(kGsBase) == 0x5678000 && rdmsr(kKernelGsBase) == 0x1234000 && fs != 0;
+                  wrmsr(kKernelGsBase, kernel_gs);
+              }),
+              kNone);
+    EXPECT_TRUE(ok);
+}
+
+TEST(Native, KernelGsBaseSurvivesPreemption) {
+    uint64_t seen = 0;
+    guest::enter([&] {
+        const uint64_t old = rdmsr(kKernelGsBase);
+        wrmsr(kKernelGsBase, 0x7000123000);
+        for (int i = 0; i < 100; i++) {
+            guest::call(SYS_sched_yield);
+            guest::slow_call(SYS_sched_yield);
+        }
+        const timespec pause = {0, 10'000'000};
+        guest::call(SYS_nanosleep, reinterpret_cast<long>(&pause), 0);
+        seen = rdmsr(kKernelGsBase);
+        wrmsr(kKernelGsBase, old);
+    });
+    EXPECT_EQ(seen, 0x7000123000U);
+}
+
+TEST(Native, FsGsBaseInstructions) {
+    if (!(Machine::get().info().cr4_initial & 1 << 16)) {
+        EXPECT_UD(uint64_t v; asm volatile("rdgsbase %0" : "=r"(v)));
+        return;
+    }
+    bool ok = false;
+    EXPECT_EQ(exits_of([&] {
+                  uint64_t fs, gs;
+                  asm volatile("rdfsbase %0" : "=r"(fs));
+                  asm volatile("wrgsbase %0" : : "r"(0xabcd000L));
+                  asm volatile("rdgsbase %0" : "=r"(gs));
+                  asm volatile("wrfsbase %0" : : "r"(fs));
+                  ok = gs == 0xabcd000;
+              }),
+              kNone);
+    EXPECT_TRUE(ok);
+}
+
+TEST(Emulated, SystemCallMsrs) {
+    bool ok = true;
+    guest::enter([&] {
+        wrmsr(kLstar, 0x123456000);
+        ok = ok && rdmsr(kLstar) == 0x123456000;
+        wrmsr(kCstar, 0x223456000);
+        ok = ok && rdmsr(kCstar) == 0x223456000;
+        wrmsr(kFmask, 0x700);
+        ok = ok && rdmsr(kFmask) == 0x700;
+        wrmsr(kStar, 0x0023001000000000);
+        ok = ok && rdmsr(kStar) == 0x0023001000000000;
+    });
+    EXPECT_TRUE(ok);
+    EXPECT_EQ(getppid(), guest::host_call(SYS_getppid)) << "the host's are back";
+    EXPECT_GP(wrmsr(kLstar, 1ULL << 47));
+    EXPECT_GP(wrmsr(kFmask, 1ULL << 32));
+}
+
+TEST(Emulated, Efer) {
+    uint64_t efer = 0;
+    guest::enter([&] {
+        efer = rdmsr(kEfer);
+        wrmsr(kEfer, efer);
+    });
+    EXPECT_EQ(efer & 0xd01, 0xd01U) << "SCE, LME, LMA, NXE";
+    EXPECT_GP(wrmsr(kEfer, rdmsr(kEfer) & ~0x100ULL));
+    EXPECT_GP(wrmsr(kEfer, rdmsr(kEfer) ^ 0x800));
+}
+
+TEST(Refused, OtherMsrs) {
+    // SPEC_CTRL, PRED_CMD, FLUSH_CMD, APIC_BASE, FEAT_CTL, DEBUGCTL, MISC_ENABLE, PERF, MTRR,
+    // X2APIC, VMX capabilities, TSC deadline, machine checks, XSS, U_CET, and none at all.
+    for (const uint32_t msr :
+         {0x48U,  0x49U,  0x10bU,  0x1bU,       0x3aU,       0x1d9U,      0x1a0U,
+          0xc1U,  0x186U, 0x200U,  0x2ffU,      0x802U,      0x830U,      0x480U,
+          0x48bU, 0x6e0U, 0x400U,  0x17aU,      0xda0U,      0x6a0U,      0x8bU,
+          0x79U,  0xceU,  0x1fffU, 0xc0001fffU, 0x40000000U, 0x80000000U, 0xffffffffU}) {
+        EXPECT_GP(rdmsr(msr));
+        EXPECT_GP(wrmsr(msr, 0));
+    }
+}
+
+TEST(Refused, TscIsReadOnly) {
+    EXPECT_EQ(exits_of([] { rdmsr(0x10); }), kNone);
+    EXPECT_GP(wrmsr(0x10, 0));
+    if (host_has("rdtscp")) {
+        EXPECT_EQ(exits_of([] { rdmsr(kTscAux); }), kNone);
+        EXPECT_GP(wrmsr(kTscAux, 0));
+    }
+}
+
+TEST(Native, Rdtsc) {
+    uint64_t first = 0, second = 0;
+    EXPECT_EQ(exits_of([&] {
+                  first = __builtin_ia32_rdtsc();
+                  second = __builtin_ia32_rdtsc();
+              }),
+              kNone);
+    EXPECT_GT(second, first);
+}
+
+TEST(Native, Rdtscp) {
+    if (!host_has("rdtscp")) {
+        GTEST_SKIP() << "no RDTSCP";
+    }
+    unsigned aux;
+    EXPECT_EQ(exits_of([&] { __builtin_ia32_rdtscp(&aux); }), kNone);
+}
+
+// --- CPUID, XCR0 ---
+
+TEST(Emulated, CpuidHidesWhatIsNotThere) {
+    const CpuidResult host1 = cpuid(1);
+    CpuidResult r1 = {}, r7 = {}, ra = {};
+    uint64_t exits = exits_of([&] {
+        r1 = cpuid(1);
+        r7 = cpuid(7);
+        ra = cpuid(0xa);
+    })[10];
+    EXPECT_EQ(exits, 3U);
+    EXPECT_FALSE(r1.ecx & 1 << 5) << "VMX";
+    EXPECT_FALSE(r1.ecx & 1 << 3) << "MONITOR";
+    EXPECT_FALSE(r1.ecx & 1 << 21) << "x2APIC";
+    EXPECT_EQ(r1.eax, host1.eax);
+    EXPECT_EQ(r1.ecx & (1 << 0 | 1 << 9 | 1 << 19), host1.ecx & (1 << 0 | 1 << 9 | 1 << 19))
+        << "SSE stays";
+    EXPECT_FALSE(r7.edx & 1 << 26) << "SPEC_CTRL";
+    EXPECT_FALSE(r7.ecx & 1 << 7) << "CET_SS";
+    EXPECT_FALSE(r7.edx & 1 << 20) << "CET_IBT";
+    EXPECT_EQ(ra.eax, 0U) << "performance monitoring";
+    if (!Machine::get().has(DUNE_FEAT_INVPCID)) {
+        EXPECT_FALSE(r7.ebx & 1 << 10) << "INVPCID";
+    }
+}
+
+TEST(Emulated, CpuidOfAllLeaves) {
+    uint32_t max = 0;
+    const End end = guest::enter([&] {
+        max = cpuid(0).eax;
+        for (uint32_t leaf = 0; leaf < 0x40; leaf++) {
+            for (uint32_t subleaf = 0; subleaf < 4; subleaf++) {
+                cpuid(leaf, subleaf);
+                cpuid(0x80000000 + leaf, subleaf);
+                cpuid(0x40000000 + leaf, subleaf);
+            }
+        }
+    });
+    EXPECT_TRUE(end.left()) << end;
+    EXPECT_EQ(max, cpuid(0).eax);
+}
+
+TEST(Refused, Xsetbv) {
+    if (!host_has("xsave")) {
+        EXPECT_UD(asm volatile("xsetbv" : : "a"(7), "c"(0), "d"(0)));
+        return;
+    }
+    uint32_t low = 0, high = 0;
+    const End end = guest::enter([&] {
+        asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        asm volatile("xsetbv" : : "a"(low), "d"(high), "c"(0));  // what it is
+    });
+    EXPECT_TRUE(end.left()) << end;
+    EXPECT_GP(asm volatile("xsetbv" : : "a"(low ^ 4), "d"(high), "c"(0)));
+    EXPECT_GP(asm volatile("xsetbv" : : "a"(1), "d"(0), "c"(0)));
+    EXPECT_GP(asm volatile("xsetbv" : : "a"(low), "d"(high), "c"(1)));
+}
+
+}  // namespace
