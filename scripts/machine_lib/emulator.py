@@ -54,7 +54,11 @@ class Console:
         self.seen = size
         return b"end Kernel panic" in text
 
+    def text(self):
+        """All of it; the file is made when something is written."""
+        return self.path.read_text(errors="replace").replace("\r", "") if self.path.exists() else ""
+
     def last_lines(self, count):
         """Its end, for an error message."""
-        text = self.path.read_text(errors="replace").replace("\r", "") if self.path.exists() else ""
+        text = self.text()
         return "\n".join(["--- last lines of the console:", *(text.splitlines()[-count:] or ["(nothing)"])])

@@ -165,7 +165,7 @@ class Machine:
         events = dict(line.split(" ", 1) if " " in line else (line, "") for line in self.events())
         log = self.path("kernel.log").read_text(errors="replace")
         if self.request.dmesg:
-            text = log or self.path("console").read_text(errors="replace")
+            text = log or self.console.text()
             pathlib.Path(self.request.dmesg).write_text("\n".join(kernel_log.lines(text)) + "\n")
         self.check_alive(events)
         if self.request.copy_out and "status" in events:

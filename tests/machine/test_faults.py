@@ -75,6 +75,12 @@ class Faults(support.Case):
         process.kill()
         self.assert_gone(emulator)
 
+    def test_a_log_is_wanted_of_a_machine_that_hung(self):
+        result = run("--timeout", 3, "--dmesg", self.scratch / "log", "--", "sh", "-c", "while :; do :; done")
+        self.assert_status(result, STATUS_TIMEOUT)
+        self.assertIn("no end after 3 s", result.stderr)
+        self.assertTrue((self.scratch / "log").exists())
+
     def test_kernel_panic(self):
         started = time.monotonic()
         result = run("--timeout", 100, "--", "sh", "-c", "echo c >/proc/sysrq-trigger")
