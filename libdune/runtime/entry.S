@@ -6,7 +6,7 @@
  * enters on the stack of IST 1. A handler, though, belongs onto the interrupted stack (it may be
  * interrupted itself, and may switch threads), so the frame moves there at once, below the red zone.
  * Should that stack be unusable, the fault is seen as one that came while the IST stack was in use
- * (layout.h) and is dealt with in fault.S.
+ * (layout.h), and is dealt with at the end of this file.
  *
  * From ring 3 a frame moves to the stack of dune_jump_to_user().
  */

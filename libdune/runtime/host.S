@@ -25,6 +25,16 @@
 	pop	%rbp
 .endm
 
+/* The arguments of the guest's system call, to where SYSCALL takes them; rbx is the page. */
+.macro LOAD_ARGUMENTS
+	mov	REGS_RDI(%rbx), %rdi
+	mov	REGS_RSI(%rbx), %rsi
+	mov	REGS_RDX(%rbx), %rdx
+	mov	REGS_R10(%rbx), %r10
+	mov	REGS_R8(%rbx), %r8
+	mov	REGS_R9(%rbx), %r9
+.endm
+
 /*
  * int dune_enter_guest(struct Thread *, void *trampoline_stack, uint64_t rflags)
  * Called in host mode, returns 0 in ring 0. The trampoline goes on meanwhile.
@@ -88,12 +98,7 @@ FUNCTION dune_trampoline
 	bt	%rax, %r13
 	jc	.Lother
 .Lordinary:
-	mov	REGS_RDI(%rbx), %rdi
-	mov	REGS_RSI(%rbx), %rsi
-	mov	REGS_RDX(%rbx), %rdx
-	mov	REGS_R10(%rbx), %r10
-	mov	REGS_R8(%rbx), %r8
-	mov	REGS_R9(%rbx), %r9
+	LOAD_ARGUMENTS
 	.globl	dune_window_begin
 	.hidden	dune_window_begin
 dune_window_begin:
@@ -117,12 +122,7 @@ dune_window_syscall:
 	je	.Llook
 	/* Do the call, though a signal waits. */
 	mov	REGS_RAX(%rbx), %rax
-	mov	REGS_RDI(%rbx), %rdi
-	mov	REGS_RSI(%rbx), %rsi
-	mov	REGS_RDX(%rbx), %rdx
-	mov	REGS_R10(%rbx), %r10
-	mov	REGS_R8(%rbx), %r8
-	mov	REGS_R9(%rbx), %r9
+	LOAD_ARGUMENTS
 	jmp	dune_window_syscall
 	.globl	dune_window_abort
 	.hidden	dune_window_abort
