@@ -59,7 +59,7 @@ bench-check: all ## Fail when a benchmark got worse than bench/baseline.json
 bench-baseline: all ## Measure anew what bench-check compares with
 	@bench/run --baseline $(machine_args)
 
-fuzz: setup ## Fuzz the ELF reader, the image and the policy parsers (FUZZ_SECONDS=60 each)
+fuzz: setup ## Fuzz the ELF reader, the image and the policy parsers (FUZZ_SECONDS=60 each), then the module
 	@scripts/fuzz $(or $(FUZZ_SECONDS),60)
 
 doc: setup ## The reference of libdune, from its headers: build/doc/html/index.html
