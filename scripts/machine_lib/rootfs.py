@@ -2,7 +2,7 @@
 """The machine's root file system: Debian packages, the first process and a few files of /etc.
 
 A small one is a cpio archive that the kernel unpacks. A large one is a disk image (squashfs), with the archive of the
-small one to start from: guest/root.c goes over to it.
+small one to start from: guest/init.c goes over to it.
 """
 
 import contextlib
