@@ -184,6 +184,7 @@ TEST(Abi, SlotsReadBack) {
     EXPECT_EQ(all[1], reinterpret_cast<uint64_t>(device) >> DUNE_SLOT_SHIFT) << "the program";
     EXPECT_EQ(all[nr - 1], 0x12345U);
     EXPECT_EQ(all[nr - 2], DUNE_SLOT_NONE);
+    EXPECT_EQ(set_slot(nr - 1, 0x1ffff), 0) << "the highest of 47 bits";
     EXPECT_EQ(set_slot(nr - 1, DUNE_SLOT_NONE), 0);
 }
 
