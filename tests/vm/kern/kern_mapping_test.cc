@@ -177,8 +177,8 @@ class Userfault : public testing::Test {
                         static_cast<int>('A' + (page - reinterpret_cast<uint64_t>(area_)) / kPage),
                         kPage);
             uffdio_copy copy = {page, reinterpret_cast<uint64_t>(source), kPage, 0, 0};
+            served_++;  // first: who faulted goes on, and looks, while this still copies
             ioctl(fd_, UFFDIO_COPY, &copy);
-            served_ = served_ + 1;
         }
     }
 
