@@ -154,14 +154,11 @@ static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, u32 access
 {
 	struct mm_struct *mm = vcpu->proc->mm;
 	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE |
-			     FAULT_FLAG_INTERRUPTIBLE;
+			     FAULT_FLAG_INTERRUPTIBLE | FAULT_FLAG_USER;
 	unsigned long need = VM_READ | VM_WRITE | VM_EXEC;
 	struct vm_area_struct *vma;
 	vm_fault_t fault;
 
-	/* Behind the door we are in a fault of user mode's already, and there can be only one. */
-	if (!vcpu->in_door)
-		flags |= FAULT_FLAG_USER;
 	if (access & DUNE_LEAF_WRITE) {
 		need = VM_WRITE;
 		flags |= FAULT_FLAG_WRITE;

@@ -5,6 +5,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
@@ -169,9 +170,10 @@ static vm_fault_t vcpu_door(struct vm_fault *vmf)
 	get_file(file);
 	mmap_read_unlock(vmf->vma->vm_mm);
 	/* An error leaves page->exit at 0: DUNE_RUN tells what it is. */
-	vcpu->in_door = true;
+	/* The guest's own faults are user mode's, and of those there is one at a time. */
+	mem_cgroup_exit_user_fault();
 	(void)vcpu_run(vcpu);
-	vcpu->in_door = false;
+	mem_cgroup_enter_user_fault();
 	current_pt_regs()->ip += 2; /* mov (%rax), %al */
 	fput(file);
 	return VM_FAULT_COMPLETED | VM_FAULT_NOPAGE;

@@ -32,7 +32,6 @@ struct dune_vcpu {
 	bool loaded;			/* the engine has state of it on the CPU */
 	bool notified;			/* .preempt is registered */
 	bool entered;			/* the guest ran in this run */
-	bool in_door;			/* this run came by the door */
 	int result;			/* of this run */
 	bool dead;
 	u64 gate_start, gate_size;	/* the page's, as they were when set */

@@ -54,9 +54,9 @@ inline void map_what_traps_need() {
 
 // What the guest's access ends in: no trap, or a #PF and what the page says of it.
 template <typename F>
-Fault fault_of(F&& access) {
+Fault fault_of(F&& access, const Options& options = kWithTraps) {
     Fault fault = {};
-    const End end = guest::enter([&] { fault.trap = probe(access); }, kWithTraps);
+    const End end = guest::enter([&] { fault.trap = probe(access); }, options);
     EXPECT_TRUE(end.left()) << end;
     const dune_vcpu_page& page = Vcpu::get().page();
     fault.signal = page.fault_signal;
