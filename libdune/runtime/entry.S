@@ -236,7 +236,10 @@ dune_pgflt_\kind\()_\variant\()_ring0:
 	mov	%cr3, %rax
 	xor	dune_pgroot_cr3(%rip), %rax
 	shr	$12, %rax		/* the PCID may differ */
-	jz	.Lpresent_\kind\()_\variant
+	jnz	.Lfix_\kind\()_\variant
+	mov	dune_slot_epoch(%rip), %rax
+	cmp	%gs:TH_SLOT_EPOCH, %rax	/* mapped after the fault, perhaps */
+	je	.Lpresent_\kind\()_\variant
 .Lfix_\kind\()_\variant:
 	mov	%rsp, %rbx
 	.cfi_def_cfa_register %rbx

@@ -93,6 +93,7 @@ SAME(TH_GDT_PTR, Thread, gdt_ptr);
 SAME(TH_IDT_PTR, Thread, idt_ptr);
 SAME(TH_TSS, Thread, tss);
 SAME(TH_FIX_FPU, Thread, fix_fpu);
+SAME(TH_SLOT_EPOCH, Thread, slot_epoch);
 static_assert(TH_IST1_BYTE1 == offsetof(Thread, tss) + offsetof(TaskState, ist) + 1);
 static_assert(sizeof(TaskState) == 104 && sizeof(TablePointer) == 10);
 

@@ -82,6 +82,7 @@
 #define TH_TSS 112
 #define TH_IST1_BYTE1 (TH_TSS + 36 + 1)
 #define TH_FIX_FPU 216
+#define TH_SLOT_EPOCH 224
 #define TH_VCPU_FD 80
 
 /* struct dune_regs, in the order of their encoding */

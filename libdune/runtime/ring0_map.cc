@@ -7,6 +7,10 @@
  * A GiB is mapped when something in it is first touched. That can be in any code, also in the
  * page-table functions while they hold a root's lock, so no such lock is taken here: entries go
  * from empty to full, once, by compare-and-swap.
+ *
+ * Several threads may touch a new GiB at once. Who finds it mapped when he comes to see to his
+ * fault must not take that for a fault of the program's: whatever maps one also counts up
+ * dune_slot_epoch, and a thread that has not looked at the tables since then does so first.
  */
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -22,10 +26,11 @@
 #include "trap.h"
 
 extern "C" {
-// What the page-fault entry asks: GiBs that pgroot maps, and its CR3.
+// What the page-fault entry asks: GiBs that pgroot maps, its CR3, and how often one was mapped.
 __attribute__((visibility("hidden")))
 std::uint64_t dune_slot_mapped[dune::mm::SlotMap::kVirtual / 64];
 __attribute__((visibility("hidden"))) std::uint64_t dune_pgroot_cr3;
+__attribute__((visibility("hidden"))) std::uint64_t dune_slot_epoch;
 }
 
 namespace dune::rt {
@@ -35,13 +40,26 @@ using mm::SlotMap;
 
 constexpr ptent_t kLeaf = PTE_P | PTE_W | PTE_A | PTE_D | PTE_PS;
 
-/** The table behind an entry, made if need be. */
-ptent_t* table_at(ptent_t* entry) noexcept {
+/** Has each entry of a table that is empty map its part of a GiB. */
+void fill(ptent_t* directory, physaddr_t pa) noexcept {
+    for (std::uint64_t i = 0; i < NPTENTRIES; ++i) {
+        ptent_t empty = 0;
+        mm::replace(directory + i, empty, (pa + (i << BIG_PGSHIFT)) | kLeaf);
+    }
+}
+
+/**
+ * The table behind an entry, made if need be. A new one is seen by other threads at once, so with
+ * a gib to show it is full before.
+ */
+ptent_t* table_at(ptent_t* entry, const physaddr_t* gib) noexcept {
     ptent_t e = mm::load(entry);
     if (e == 0) {
         page* const pg = mm::page_alloc_zeroed();
         if (pg == nullptr)
             return nullptr;
+        if (gib != nullptr)
+            fill(static_cast<ptent_t*>(dune_page2va(pg)), *gib);
         const ptent_t table = dune_page2pa(pg) | mm::kTableFlags;
         if (mm::replace(entry, e, table))
             e = table;
@@ -56,14 +74,6 @@ bool in_use(std::uint32_t slot) noexcept {
            0;
 }
 
-int map_large(ptent_t* directory, physaddr_t pa) noexcept {
-    for (std::uint64_t i = 0; i < NPTENTRIES; ++i) {
-        ptent_t empty = 0;
-        mm::replace(directory + i, empty, (pa + (i << BIG_PGSHIFT)) | kLeaf);
-    }
-    return 0;
-}
-
 }  // namespace
 
 int ring0_map_slot(ptent_t* root, std::uint32_t slot) noexcept {
@@ -71,7 +81,7 @@ int ring0_map_slot(ptent_t* root, std::uint32_t slot) noexcept {
     const auto pa = mm::slots().va_to_pa(va);
     if (!pa)
         return pa.code();
-    ptent_t* const pointers = table_at(root + PDX(3, va));
+    ptent_t* const pointers = table_at(root + PDX(3, va), nullptr);
     if (pointers == nullptr)
         return -ENOMEM;
     ptent_t* const entry = pointers + PDX(2, va);
@@ -79,11 +89,15 @@ int ring0_map_slot(ptent_t* root, std::uint32_t slot) noexcept {
         ptent_t empty = 0;
         mm::replace(entry, empty, *pa | kLeaf);  // if it is not empty, somebody maps it finer
     } else {
-        ptent_t* const directory = table_at(entry);
+        ptent_t* const directory = table_at(entry, &*pa);
         if (directory == nullptr)
             return -ENOMEM;
-        map_large(directory, *pa);
+        fill(directory, *pa);
     }
+    if (root == pgroot && in_use(slot))
+        return 0;
+    // After the entry and before the mark, which readers look at in the opposite order.
+    __atomic_fetch_add(&dune_slot_epoch, 1, __ATOMIC_RELEASE);
     if (root == pgroot)
         __atomic_fetch_or(&dune_slot_mapped[slot / 64], std::uint64_t{1} << (slot % 64),
                           __ATOMIC_RELEASE);
@@ -161,10 +175,11 @@ extern "C" __attribute__((visibility("hidden"))) bool dune_fix_absent(std::uintp
     if (va >> 47 != 0)
         return false;
     ptent_t* const root = mm::backing().current_root();
+    rt::self()->slot_epoch = __atomic_load_n(&dune_slot_epoch, __ATOMIC_ACQUIRE);
     // Only a GiB that the root knows nothing of; what is finer is the program's.
     const ptent_t pml4 = mm::load(root + PDX(3, va));
     if (mm::is_table(pml4) && mm::load(mm::PoolSpace::table(PTE_ADDR(pml4)) + PDX(2, va)) != 0)
-        return false;
+        return (mm::load(mm::find<mm::PoolSpace>(root, va).slot) & PTE_P) != 0;
     // Without map_full a page-fault handler of the program is asked about new ones.
     if ((!rt::process.map_full && rt::has_pgflt_handler()) || !rt::linux_maps(va))
         return false;

@@ -2,10 +2,14 @@
 // Page faults: of the program's tables, and of Linux.
 #include <fcntl.h>
 #include <setjmp.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
+#include <thread>
+#include <vector>
 
 #include "support.h"
 
@@ -199,6 +203,50 @@ TEST_F(RuntimePgflt, NewMemoryOnTablesOfTheProgram) {
     }
     load_cr3(before);
     dune_vm_free(copy);
+}
+
+// A GiB is mapped at its first touch. Of threads that touch one at the same time all but one find
+// it mapped when they come to see to it, which is no fault for the program to hear of.
+TEST_F(RuntimePgflt, ANewGibTouchedByManyAtOnce) {
+    constexpr int kThreads = 2, kRounds = 600;
+    const auto reserve = [](int round) {
+        return mmap(reinterpret_cast<void*>(0x567800000000 + (std::uint64_t{1} << 30) * round),
+                    PGSIZE * kThreads, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    };
+    std::vector<char*> gibs;
+    for (int round = 0; round < kRounds; ++round) {
+        gibs.push_back(static_cast<char*>(reserve(round)));
+        ASSERT_NE(gibs.back(), MAP_FAILED);
+    }
+    dune_register_pgflt_handler(note);
+    std::atomic<int> entered{0}, arrived{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kThreads; ++i)
+        threads.emplace_back([&, i] {
+            if (dune_enter() != 0)
+                return;
+            ++entered;
+            for (int round = 0; round < kRounds; ++round) {
+                ++arrived;
+                while (arrived < (round + 1) * kThreads)
+                    asm volatile("pause");
+                // What one does, up to its table entry, the other meets at every point of its own.
+                const std::uint64_t start = __builtin_ia32_rdtsc();
+                while (i != 0 && __builtin_ia32_rdtsc() - start < 50U * round)
+                    ;
+                gibs[round][i * PGSIZE] = static_cast<char>(round);
+            }
+        });
+    for (auto& thread : threads)
+        thread.join();
+    EXPECT_EQ(entered, kThreads);
+    EXPECT_EQ(faults, 0);
+    for (int round = 0; round < kRounds; ++round) {
+        for (int i = 0; i < kThreads; ++i)
+            EXPECT_EQ(gibs[round][i * PGSIZE], static_cast<char>(round));
+        munmap(gibs[round], PGSIZE * kThreads);
+    }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <optional>
 #include <thread>
@@ -41,17 +42,21 @@ void on_syscall(dune_tf* tf) {
         dune_passthrough_syscall(tf);
 }
 
+std::uintptr_t fault_addr;
+std::uint64_t fault_code;
+
 template <int kVector>
 void on_fault(dune_tf* tf) {
     fault_frame = *tf;
     fault_vector = kVector;
-    if ((tf->cs & 3) == 0)
+    if ((tf->cs & 3) == 0) {
+        std::fprintf(stderr, "ring 0 took vector %d, CR2 %#lx, error code %#lx\n", kVector,
+                     fault_addr, fault_code);
+        dune_dump_trap_frame(tf);
         abort();
+    }
     dune_ret_from_user(kFaulted);
 }
-
-std::uintptr_t fault_addr;
-std::uint64_t fault_code;
 
 void on_page_fault(std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) {
     fault_addr = addr;
