@@ -57,7 +57,7 @@ struct Thread {
     std::uint8_t pad1[6];
     TablePointer idt_ptr;
     TaskState tss;
-    std::uint8_t* fix_fpu;  ///< vector registers, while a fault is dealt with on fix_stack
+    std::uint8_t* fix_fpu;     ///< vector registers, while a fault is dealt with on fix_stack
     std::uint64_t slot_epoch;  ///< dune_slot_epoch at this thread's last look
 
     std::uint64_t gdt[kGdtEntries];
