@@ -117,6 +117,7 @@
 	push	%rax
 	PUSH_REGS
 	cld
+	mov	8(%rax), %esi
 	mov	%gs:TH_FIX_FPU, %r12
 	FPU_SAVE_FULL
 	mov	%cr2, %rdi

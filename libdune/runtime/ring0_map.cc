@@ -166,13 +166,17 @@ std::uint64_t pgroot_cr3() noexcept {
 }  // namespace dune::rt
 
 /**
- * A fault of ring 0 on an address that no table maps. On a stack of its own, interrupts masked.
+ * A fault of ring 0, perhaps on an address that no table maps. On a stack of its own, interrupts
+ * masked.
+ * @param fec the error code as the CPU has it, DUNE_PF_FROM_HOST included
  * @return whether the access can be repeated
  */
-extern "C" __attribute__((visibility("hidden"))) bool dune_fix_absent(std::uintptr_t va) noexcept {
+extern "C" __attribute__((visibility("hidden"))) bool dune_fix_absent(std::uintptr_t va,
+                                                                      std::uint64_t fec) noexcept {
     using namespace dune;
     const auto slot = static_cast<std::uint32_t>(va >> mm::SlotMap::kShift);
-    if (va >> 47 != 0)
+    // What the tables have, or Linux refuses, is not absent.
+    if (va >> 47 != 0 || (fec & (FEC_P | DUNE_PF_FROM_HOST)) != 0)
         return false;
     ptent_t* const root = mm::backing().current_root();
     rt::self()->slot_epoch = __atomic_load_n(&dune_slot_epoch, __ATOMIC_ACQUIRE);
