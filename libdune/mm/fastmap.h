@@ -43,6 +43,14 @@ class FastMap {
     /** The root goes away; all its tables were cleared. */
     void drop(const ptent_t* root) noexcept;
 
+    /** Under the lock of root: is the table that maps the 2 MiB around va in the map? */
+    bool knows(const ptent_t* root, std::uintptr_t va) const noexcept {
+        const std::uint64_t number = va >> BIG_PGSHIFT;
+        const std::uint64_t* const base = dune_leaf_map;
+        return number < kWords && base[-1] == reinterpret_cast<std::uint64_t>(root) &&
+               base[number] != 0;
+    }
+
     /**
      * The entry of the page numbered `vpn` (va >> 12), whose vpn >> 9 is below kWords: null if
      * root is not the map's, an entry that is 0 if no table is known.

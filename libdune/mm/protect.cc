@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // dune_vm_mprotect and dune_vm_unmap: change and remove leaves.
+#include <algorithm>
 #include <cerrno>
 
 #include "fastmap.h"
@@ -47,6 +48,32 @@ struct Protect {
         } while (!replace(slot, old, to));
         return old;
     }
+
+    /**
+     * Change 4 KiB leaves as long as they need no look: those that have PTE_EXCL. One that lacks
+     * it, or that the CPU or another thread changes meanwhile, is not what the exchange expects.
+     * @param seen gets the bits of those that were changed
+     * @return the first that was not, or end
+     */
+    ptent_t* apply_run(ptent_t* slot, ptent_t* end, ptent_t& seen) const noexcept {
+        const ptent_t keep = mask & kPermKeep;
+        const ptent_t rights = mask & kPermBits;
+        ptent_t leaves = 0;
+        const auto one = [keep, rights, &leaves](ptent_t* each) {
+            ptent_t old = load(each) | PTE_EXCL;
+            const bool done = replace(each, old, (old & keep) | rights);
+            leaves |= done ? old : 0;
+            return done;
+        };
+        // By hand: a compiler that unrolls a loop with a way out counts each round.
+        while (end - slot >= 8 && one(slot) && one(slot + 1) && one(slot + 2) && one(slot + 3) &&
+               one(slot + 4) && one(slot + 5) && one(slot + 6) && one(slot + 7))
+            slot += 8;
+        while (slot != end && one(slot))
+            ++slot;
+        seen |= leaves;
+        return slot;
+    }
 };
 
 /** The removal of leaves, whose pages go on a list when nobody else refers to them. */
@@ -74,11 +101,8 @@ struct ChangeOp : WalkOp {
 
     int ptes(ptent_t* slot, ptent_t* last, std::uint64_t lin) noexcept {
         ptent_t leaves = 0;
-        for (ptent_t* each = slot;; ++each) {
+        for (ptent_t* each = slot; each <= last; ++each)
             leaves |= change.template apply<0>(each);
-            if (each == last)
-                break;
-        }
         seen |= leaves;
         if ((leaves & PTE_G) != 0) [[unlikely]]
             for (; slot <= last; ++slot, lin += kSpan<0>)
@@ -130,6 +154,27 @@ int change_leaves(ptent_t* root, VaRange range, const Change& change) noexcept {
     return 0;
 }
 
+/**
+ * Under the lock: change a range of usual pages whose tables are all known, without a walk.
+ * @return whether that was all; if not, some of it may be done. Whoever walks then needs no memory:
+ *         where something is done and the table at the end is known, no large page is cut.
+ */
+bool protect_known(ptent_t* root, std::uint64_t first, std::uint64_t last,
+                   const Protect& change) noexcept {
+    if (!fastmap().knows(root, last))
+        return false;
+    ptent_t seen = 0;
+    for (std::uint64_t at = first; at < last;) {
+        const std::uint64_t end = std::min(last, at | (kSpan<1> - 1)) + 1;
+        ptent_t* const slot = fastmap().entry(root, at >> PGSHIFT);
+        ptent_t* const stop = slot + ((end - at) >> PGSHIFT);
+        if (change.apply_run(slot, stop, seen) != stop)
+            return false;
+        at = end;
+    }
+    return (seen & PTE_G) == 0;  // those are flushed one by one
+}
+
 [[gnu::noinline]] int protect_slow(ptent_t* root, void* va, std::size_t len, int perm) noexcept {
     VaRange range;
     if (!perm_valid(perm) || !check_range(root, va, len, kPageSize, &range))
@@ -146,6 +191,10 @@ int change_leaves(ptent_t* root, VaRange range, const Change& change) noexcept {
             flush_tlb_one(address);
             return 0;
         }
+    }
+    if (protect_known(root, range.first, range.last, change)) {
+        flush_tlb_range(range.first, range.last);
+        return 0;
     }
     return change_leaves(root, range, change);
 }

@@ -232,12 +232,16 @@ static inline int dune_vm_mprotect_inline(ptent_t* root, void* va, size_t len, i
     if (__builtin_constant_p(len == PGSIZE) && len == PGSIZE &&
         __builtin_constant_p(DUNE_PERM_IS_SIMPLE(perm)) && DUNE_PERM_IS_SIMPLE(perm) &&
         PGOFF(address) == 0 && address >> 47 == 0 && dune_leaf_map[-1] == (uintptr_t)root) {
-        char* const table = (char*)dune_leaf_map + dune_leaf_map[address >> BIG_PGSHIFT];
+        char* table = (char*)dune_leaf_map;
+        /* table += dune_leaf_map[…], which compilers do in two instructions more. */
+        __asm__("addq %1, %0" : "+r"(table) : "m"(dune_leaf_map[address >> BIG_PGSHIFT]) : "cc");
         ptent_t* const slot = (ptent_t*)(table - DUNE_LEAF_MAP_EMPTY) + PDX(0, address);
-        ptent_t old = __atomic_load_n(slot, __ATOMIC_RELAXED);
+        /* One that lacks it, or that another thread changes meanwhile, is not this: no exchange. */
+        ptent_t old = __atomic_load_n(slot, __ATOMIC_RELAXED) | PTE_EXCL;
+        __asm__("" : "+r"(old)); /* else the compiler keeps what it was before, too */
         const ptent_t to = (old & ~PTE_PERM_BITS) | dune_perm_bits(perm);
 
-        if ((old & PTE_EXCL) != 0 && (read_cs() & 3) == 0 &&
+        if ((read_cs() & 3) == 0 &&
             __atomic_compare_exchange_n(slot, &old, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
             invlpg(va);
             return 0;

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "fake_backing.h"
 #include "vm_model.h"
@@ -309,6 +310,55 @@ TEST_F(Vm, ChangesFlushTheTlb) {
     ASSERT_EQ(dune_vm_mprotect(root_, at(kVa), 100 * k4K, PERM_R), 0);
     EXPECT_EQ(std::ranges::count(fake().flushed, kVa + 50 * k4K), 1);
     EXPECT_NE(entry(kVa + 50 * k4K) & PTE_G, 0U) << "kept";
+}
+
+TEST_F(Vm, RangesOfKnownTables) {
+    const std::uint64_t first = kVa + k2M - 50 * k4K;
+    constexpr std::uint64_t kPages = 100;
+    ASSERT_EQ(dune_vm_map_phys(root_, at(first), kPages * k4K, at(kPa), PERM_R | PERM_W), 0);
+    // From now on the tables on both sides of the border are known.
+    ASSERT_EQ(dune_vm_mprotect(root_, at(first), k4K, PERM_R), 0);
+    ASSERT_EQ(dune_vm_mprotect(root_, at(kVa + k2M), k4K, PERM_R), 0);
+    for (const std::uint64_t len : {1, 7, 8, 9, 17, 98}) {
+        ASSERT_EQ(dune_vm_mprotect(root_, at(first), kPages * k4K, PERM_R | PERM_W), 0);
+        fake().forget_flushes();
+        ASSERT_EQ(dune_vm_mprotect(root_, at(first + k4K), len * k4K, PERM_R), 0);
+        for (std::uint64_t i = 0; i < kPages; ++i) {
+            const bool inside = i >= 1 && i < 1 + len;
+            const std::uint64_t va = first + i * k4K;
+            ASSERT_EQ(visible(entry(va)), inside ? PTE_P | PTE_NX : PTE_P | PTE_W | PTE_NX) << i;
+            ASSERT_TRUE(!inside || fake().was_flushed(va)) << i;
+        }
+    }
+    // A global entry among them, which a flush of everything spares.
+    ptent_t* slot = nullptr;
+    ASSERT_EQ(dune_vm_lookup(root_, at(kVa + k2M), CREATE_NONE, &slot), 0);
+    *slot |= PTE_G;
+    fake().forget_flushes();
+    ASSERT_EQ(dune_vm_mprotect(root_, at(first), kPages * k4K, PERM_R), 0);
+    EXPECT_EQ(std::ranges::count(fake().flushed, kVa + k2M), 1);
+    // A hole among them.
+    ASSERT_EQ(dune_vm_unmap(root_, at(first + 5 * k4K), k4K), 0);
+    ASSERT_EQ(dune_vm_mprotect(root_, at(first), kPages * k4K, PERM_R | PERM_W), 0);
+    EXPECT_EQ(entry(first + 5 * k4K), 0U);
+    EXPECT_NE(entry(first + 6 * k4K) & PTE_W, 0U);
+}
+
+TEST_F(Vm, NothingIsProtectedIfALargePageCannotBeSplit) {
+    ASSERT_EQ(dune_vm_map_phys(root_, at(kVa), k2M, at(kPa), PERM_R | PERM_W), 0);
+    ASSERT_EQ(dune_vm_map_phys(root_, at(kVa + k2M), k2M, at(kPa), PERM_R | PERM_W | PERM_BIG), 0);
+    ASSERT_EQ(dune_vm_mprotect(root_, at(kVa), k4K, PERM_R | PERM_W), 0);  // a known table
+    const Model before = read_tables(root_);
+    fake().refuse_commits_after = 0;
+    std::vector<page*> all;
+    while (page* const pg = dune_page_alloc())
+        all.push_back(pg);
+    EXPECT_EQ(dune_vm_mprotect(root_, at(kVa), k2M + k4K, PERM_R), -ENOMEM);
+    EXPECT_TRUE(same(before, read_tables(root_)));
+    for (page* const pg : all)
+        dune_page_free(pg);
+    fake().refuse_commits_after = -1;
+    EXPECT_EQ(dune_vm_mprotect(root_, at(kVa), k2M + k4K, PERM_R), 0);
 }
 
 TEST_F(Vm, ProtectingKeepsAccessedAndDirty) {
