@@ -109,6 +109,10 @@
  * A fault on an address that no table maps: see whether it lies in a GiB that is to be mapped, and
  * go on with what was interrupted if so; otherwise go on here. rsp is at the error code on the IST
  * stack, all other registers are as they were.
+ *
+ * If that was the entry of another page fault, CR2 does not tell its address any more. So that one is
+ * forgotten: the entry has changed no register but rsp, and what faulted first does so again, now on
+ * a stack that is there.
  */
 .macro FIX_ABSENT
 	push	%rax
@@ -123,6 +127,19 @@
 	mov	%cr2, %rdi
 	call	dune_fix_absent
 	mov	%eax, %ebx
+	test	%al, %al
+	jz	.Lgo_on\@
+	mov	%gs:IST_RIP + IST_LEVEL2, %rax
+	lea	dune_pgflt_begin(%rip), %rcx
+	sub	%rcx, %rax
+	cmp	$(dune_pgflt_end - dune_pgflt_begin), %rax
+	jae	.Lgo_on\@
+	.irp	word, IST_RIP, IST_CS, IST_RFLAGS, IST_RSP, IST_SS
+	mov	%gs:\word, %rax
+	mov	%rax, %gs:\word + IST_LEVEL2
+	.endr
+	addb	$1, %gs:TH_IST1_BYTE1	/* the first frame is done with */
+.Lgo_on\@:
 	FPU_LOAD legacy
 	test	%bl, %bl
 	POP_REGS_BUT_RAX
@@ -446,11 +463,13 @@ FUNCTION dune_lstar_\variant
 
 dune_entry_begin:
 	ENTRY_CODE fast
+	ENTRY_CODE legacy
+dune_pgflt_begin:
 	PGFLT preserve, fast
 	PGFLT general, fast
-	ENTRY_CODE legacy
 	PGFLT preserve, legacy
 	PGFLT general, legacy
+dune_pgflt_end:
 dune_entry_end:
 
 /*

@@ -205,6 +205,112 @@ TEST_F(RuntimePgflt, NewMemoryOnTablesOfTheProgram) {
     dune_vm_free(copy);
 }
 
+/** Write to an address on a stack in a GiB where nothing was before. */
+void write_on_new_stack(volatile char* address) {
+    static std::uintptr_t gib = 0x234500000000;
+    gib += std::uintptr_t{1} << 30;
+    Pages stack(4, PROT_READ | PROT_WRITE, reinterpret_cast<void*>(gib));
+    asm volatile(
+        "mov %%rsp, %%rbx\n\t"
+        "mov %[top], %%rsp\n\t"
+        "movb $7, (%[address])\n\t"
+        "mov %%rbx, %%rsp"
+        :
+        : [top] "r"(stack.address(4)), [address] "r"(address)
+        : "rbx", "memory");
+}
+
+// The entry's own fault, on the stack, hides the address of the program's. Each in turn: rights
+// that lack, a page that is not present, and Linux' refusal.
+TEST_F(RuntimePgflt, FaultOnAStackInANewGib) {
+    Pages pages(1);
+    *pages.at() = 5;
+    for (const bool general : {false, true}) {
+        (general ? dune_register_pgflt_handler_general_regs
+                 : dune_register_pgflt_handler)(unprotect);
+        for (const int perm : {PERM_R, PERM_NONE}) {
+            faults = 0;
+            ASSERT_EQ(dune_vm_mprotect(pgroot, pages.at(), PGSIZE, perm), 0);
+            write_on_new_stack(pages.at() + 123);
+            EXPECT_EQ(faults, 1);
+            EXPECT_EQ(last.addr, pages.address() + 123);
+            EXPECT_EQ(last.fec, perm == PERM_R ? FEC_P | FEC_W : FEC_W);
+            EXPECT_EQ(pages.at()[123], 7);
+        }
+    }
+    dune_register_pgflt_handler([](std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) {
+        note(addr, fec, tf);
+        mprotect(reinterpret_cast<void*>(PGADDR(addr)), PGSIZE, PROT_READ | PROT_WRITE);
+    });
+    faults = 0;
+    ASSERT_EQ(mprotect(pages.at(), PGSIZE, PROT_READ), 0);
+    write_on_new_stack(pages.at() + 321);
+    EXPECT_EQ(faults, 1);
+    EXPECT_EQ(last.addr, pages.address() + 321);
+}
+
+/** Unmaps a page at one step of what is stepped through. */
+struct {
+    char* page;
+    int steps;  // to go
+} unmap_at;
+
+void unmap_at_step(dune_tf* tf) {
+    // Not under a lock of what is interrupted, which no other thread would get either.
+    if ((tf->rflags & FL_IF) == 0 || unmap_at.steps-- != 0)
+        return;
+    tf->rflags &= ~FL_TF;
+    EXPECT_EQ(dune_vm_unmap(pgroot, unmap_at.page, PGSIZE), 0);
+}
+
+template <class Body>
+[[gnu::noinline]] void step_through(const Body& body) {
+    asm volatile("lea -128(%%rsp), %%rsp; pushfq; orq %0, (%%rsp); popfq; lea 128(%%rsp), %%rsp"
+                 :
+                 : "i"(FL_TF)
+                 : "memory", "cc");
+    body();
+    asm volatile("lea -128(%%rsp), %%rsp; pushfq; andq %0, (%%rsp); popfq; lea 128(%%rsp), %%rsp"
+                 :
+                 : "i"(~FL_TF)
+                 : "memory", "cc");
+}
+
+// dune_vm_mprotect() of a usual page takes no lock. Whichever of its instructions another thread's
+// unmap falls on: it must not write back what it read before.
+TEST_F(RuntimePgflt, UnmapWhileAPageIsProtected) {
+    unmap_at.page = reinterpret_cast<char*>(0x345700000000);
+    dune_register_intr_handler(T_DEBUG, unmap_at_step);
+    for (const bool in_line : {true, false}) {
+        int before = 0;  // how often the unmap came first
+        int rounds = 0;
+        for (bool reached = true; reached; ++rounds) {
+            char* const page = unmap_at.page;
+            ASSERT_EQ(dune_vm_map_pages(pgroot, page, PGSIZE, PERM_R | PERM_W), 0);
+            *page = 1;
+            ASSERT_EQ((dune_vm_mprotect)(pgroot, page, PGSIZE, PERM_R | PERM_W), 0);
+            unmap_at.steps = rounds;
+            int result = 1;
+            if (in_line)
+                step_through([&] { result = dune_vm_mprotect(pgroot, page, PGSIZE, PERM_R); });
+            else
+                step_through([&] { result = (dune_vm_mprotect)(pgroot, page, PGSIZE, PERM_R); });
+            reached = unmap_at.steps < 0;
+            before += result == -EINVAL ? 1 : 0;
+            ASSERT_TRUE(result == 0 || result == -EINVAL);
+            ptent_t* entry = nullptr;
+            ASSERT_EQ(dune_vm_lookup(pgroot, page, CREATE_NORMAL, &entry), 0);
+            if (!reached) {
+                ASSERT_EQ(dune_vm_unmap(pgroot, page, PGSIZE), 0);
+            }
+            ASSERT_EQ(*entry, 0U) << "the unmap came after " << rounds << " steps";
+        }
+        EXPECT_GT(before, 10);
+        EXPECT_GT(rounds, before);
+    }
+    dune_register_intr_handler(T_DEBUG, nullptr);
+}
+
 // A GiB is mapped at its first touch. Of threads that touch one at the same time all but one find
 // it mapped when they come to see to it, which is no fault for the program to hear of.
 TEST_F(RuntimePgflt, ANewGibTouchedByManyAtOnce) {
