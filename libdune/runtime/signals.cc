@@ -135,6 +135,8 @@ long signal_action(int sig, const KernelSigaction* act, KernelSigaction* old) no
 void signals_init() noexcept {
     for (int sig = 1; sig <= kSignals; ++sig) {
         KernelSigaction now = {};
+        if (sig == SIGKILL || sig == SIGSTOP)  // nobody changes these
+            continue;
         if (host_syscall(SYS_rt_sigaction, sig, 0, word(&now), sizeof(std::uint64_t), 0, 0) != 0 ||
             now.handler == kOurs)
             continue;

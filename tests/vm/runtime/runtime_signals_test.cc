@@ -350,4 +350,62 @@ TEST_F(RuntimeSignals, HandlerFromBeforeDuneMode) {
     EXPECT_TRUE(outcome.exited(0)) << outcome.status << outcome.stderr_;
 }
 
+/** In a child: do something in host mode, between dune_leave() and dune_enter(), then the rest. */
+Outcome around_host_mode(const std::function<void()>& before, const std::function<void()>& in_host,
+                         const std::function<int()>& after) {
+    return in_child([&] {
+        before();
+        if (dune_leave() != 0)
+            return 101;
+        in_host();
+        return dune_enter() != 0 ? 102 : after();
+    });
+}
+
+TEST_F(RuntimeSignals, HandlerOfARealTimeSignalInstalledInHostMode) {
+    for (const int sig : {SIGRTMIN, SIGRTMAX}) {
+        const Outcome outcome = around_host_mode([] {}, [sig] { install(sig, 0); },
+                                                 [sig] {
+                                                     raise(sig);
+                                                     return hits == 1 && privilege == 0 ? 0 : 1;
+                                                 });
+        EXPECT_TRUE(outcome.exited(0)) << sig << outcome.stderr_;
+    }
+}
+
+TEST_F(RuntimeSignals, HandlerReplacedInHostMode) {
+    static volatile int others;
+    static volatile unsigned ring;
+    const auto other = [](int) {
+        others = others + 1;
+        ring = read_cs() & 3;
+    };
+    const Outcome outcome =
+        around_host_mode([] { install(SIGUSR1, 0); }, [other] { signal(SIGUSR1, other); },
+                         [] {
+                             raise(SIGUSR1);
+                             return hits == 0 && others == 1 ? ring : 1U;
+                         });
+    EXPECT_TRUE(outcome.exited(0)) << outcome.status << outcome.stderr_;
+}
+
+TEST_F(RuntimeSignals, HandlerRemovedInHostMode) {
+    const Outcome outcome =
+        around_host_mode([] { install(SIGUSR1, 0); }, [] { signal(SIGUSR1, SIG_DFL); },
+                         [] { return raise(SIGUSR1); });
+    EXPECT_TRUE(outcome.killed(SIGUSR1)) << outcome.status << outcome.stderr_;
+}
+
+TEST_F(RuntimeSignals, SignalIgnoredInHostMode) {
+    const Outcome outcome =
+        around_host_mode([] { install(SIGUSR1, 0); }, [] { signal(SIGUSR1, SIG_IGN); },
+                         [] {
+                             raise(SIGUSR1);
+                             struct sigaction now = {};
+                             sigaction(SIGUSR1, nullptr, &now);
+                             return hits == 0 && now.sa_handler == SIG_IGN ? 0 : 1;
+                         });
+    EXPECT_TRUE(outcome.exited(0)) << outcome.status << outcome.stderr_;
+}
+
 }  // namespace
