@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "debugger_subject.h"
 #include "support.h"
 
 namespace {
@@ -42,8 +43,9 @@ class Running : public testing::Test {
     void SetUp() override {
         const int fd = memfd_create("rounds", 0);
         ASSERT_EQ(ftruncate(fd, 4096), 0);
-        shared_ = static_cast<volatile uint64_t*>(
-            mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+        void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        ASSERT_NE(page, MAP_FAILED);
+        shared_ = static_cast<Shared*>(page);
         pid_ = fork();
         if (pid_ == 0) {
             dup2(fd, 3);
@@ -57,18 +59,20 @@ class Running : public testing::Test {
     }
 
     void TearDown() override {
-        shared_[1] = 1;
+        shared_->end = 1;
         EXPECT_EQ(support::wait_status(pid_), 0) << "its calls returned what they should";
         unlink(kLog);
     }
 
     // Whether the subject gets forward.
-    bool goes_on() const {
-        const uint64_t before = shared_[0];
-        for (int i = 0; i < 500 && shared_[0] < before + 20; i++) {
+    bool goes_on() const { return grows(shared_->rounds, 20); }
+
+    static bool grows(const volatile uint64_t& number, uint64_t by) {
+        const uint64_t before = number;
+        for (int i = 0; i < 500 && number < before + by; i++) {
             usleep(10'000);
         }
-        return shared_[0] >= before + 20;
+        return number >= before + by;
     }
 
     // Starts a command whose output goes to the log; `@` is the subject's number.
@@ -91,7 +95,7 @@ class Running : public testing::Test {
     }
 
     pid_t pid_ = -1;
-    volatile uint64_t* shared_ = nullptr;
+    volatile Shared* shared_ = nullptr;
 };
 
 TEST(Strace, FromTheStart) {
@@ -124,6 +128,41 @@ TEST_F(Running, StraceAttachesAndLeaves) {
         support::wait_status(strace);
         EXPECT_TRUE(goes_on()) << "when strace has left";
     }
+}
+
+TEST_F(Running, ATimerUnderStrace) {
+    const pid_t strace = start("strace -p @");
+    EXPECT_TRUE(wait_for_lines("getppid()", 20)) << support::read_file(kLog);
+    // More than strace takes for a handler: the guest gets its turn between two.
+    shared_->timer_us = 20'000;
+    EXPECT_TRUE(grows(shared_->alarms, 10));
+    EXPECT_TRUE(goes_on()) << "with a timer";
+    // Far less: the process has signals to handle and does nothing else, as one of Linux' own
+    // would. Nobody else is to notice, and its handler can end it.
+    shared_->timer_us = 100;
+    EXPECT_TRUE(grows(shared_->alarms, 50)) << "its handlers run";
+    EXPECT_EQ(shared_->timer_set, 100U);
+    for (int i = 0; i < 10; i++) {
+        const double start = support::now();
+        usleep(10'000);
+        EXPECT_LT(support::now() - start, 1) << "the CPU is shared";
+    }
+    shared_->timer_us = 0;
+    EXPECT_TRUE(goes_on()) << "when it has ended";
+    EXPECT_EQ(shared_->timer_set, 0U);
+    kill(strace, SIGINT);
+    support::wait_status(strace);
+    EXPECT_TRUE(goes_on()) << "when strace has left";
+}
+
+TEST(Strace, InterruptedCallsOfTheRuntime) {
+    // Signals, their handlers in ring 0 and the calls that they interrupt, each with many stops.
+    EXPECT_EQ(sh(std::string("strace -f -o ") + kLog +
+                 " runtime_signals_test_static --gtest_brief --gtest_filter='*."
+                 "InterruptedCallIsRestarted:*.QueuedSignalsAreNotLost:*.NoWakeupIsLost'"),
+              0)
+        << support::read_file(kLog);
+    unlink(kLog);
 }
 
 TEST_F(Running, GdbAttachesLooksAndLeaves) {
