@@ -12,6 +12,7 @@
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <set>
 #include <string>
 
 #include "cpu.h"
@@ -303,6 +304,55 @@ TEST(Native, StiAndCli) {
     EXPECT_EQ(exits, kNone);
     EXPECT_TRUE(on & 0x200);
     EXPECT_FALSE(off & 0x200);
+}
+
+// --- random numbers ---
+
+// Whether a number was given within 100 tries (SDM volume 1, 7.3.17). In the guest.
+template <bool kSeed, typename T>
+bool draw(T& value) {
+    for (int i = 0; i < 100; i++) {
+        bool given;
+        if constexpr (kSeed) {
+            asm volatile("rdseed %0" : "=r"(value), "=@ccc"(given));
+        } else {
+            asm volatile("rdrand %0" : "=r"(value), "=@ccc"(given));
+        }
+        if (given) {
+            return true;
+        }
+    }
+    return false;
+}
+
+template <bool kSeed>
+void draw_numbers(const char* flag) {
+    uint64_t wide[4] = {};
+    uint32_t half = 0;
+    uint16_t quarter = 0;
+    if (!host_has(flag)) {
+        EXPECT_UD(draw<kSeed>(wide[0]));
+        GTEST_SKIP() << "no " << flag;
+    }
+    bool given = true;
+    EXPECT_EQ(exits_of([&] {
+                  for (uint64_t& value : wide) {
+                      given = draw<kSeed>(value) && given;
+                  }
+                  given = draw<kSeed>(half) && given;
+                  given = draw<kSeed>(quarter) && given;
+              }),
+              kNone);
+    EXPECT_TRUE(given);
+    EXPECT_EQ(std::set<uint64_t>(wide, wide + 4).size(), 4U) << "the same number twice";
+}
+
+TEST(Native, Rdrand) {
+    draw_numbers<false>("rdrand");
+}
+
+TEST(Native, Rdseed) {
+    draw_numbers<true>("rdseed");
 }
 
 // --- instructions that are refused ---
