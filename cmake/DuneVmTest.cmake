@@ -10,7 +10,8 @@ set(DUNE_VM_DIR "${CMAKE_BINARY_DIR}/vm")
 set(DUNE_VM_HARNESS "${PROJECT_SOURCE_DIR}/tests/vm/harness")
 
 # dune_add_vm_test(NAME SOURCES file... [LIBS target...]
-#     [STATIC]              a static executable
+#     [STATIC]              a static executable at a fixed address
+#     [STATIC_PIE]          a static executable at any address
 #     [PLAIN]               no GoogleTest: exit status 0 passes, 77 skips
 #     [GROUP name]          programs of a group share a machine (default: main)
 #     [MACHINE arg...]      further arguments of `scripts/machine run` for the group
@@ -22,7 +23,7 @@ set(DUNE_VM_HARNESS "${PROJECT_SOURCE_DIR}/tests/vm/harness")
 # A GoogleTest program needs no main(), and must not touch /dev/dune before its
 # first test: the build lists its cases on the host.
 function(dune_add_vm_test name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "STATIC;PLAIN" "GROUP;ROWS;TIMEOUT"
+  cmake_parse_arguments(PARSE_ARGV 1 arg "STATIC;STATIC_PIE;PLAIN" "GROUP;ROWS;TIMEOUT"
                         "SOURCES;LIBS;MACHINE;PROGRAMS;LABELS")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "dune_add_vm_test(${name}): unknown: ${arg_UNPARSED_ARGUMENTS}")
@@ -43,6 +44,8 @@ function(dune_add_vm_test name)
   set(static "")
   if(arg_STATIC)
     set(static STATIC)
+  elseif(arg_STATIC_PIE)
+    set(static STATIC_PIE)
   endif()
   dune_add_vm_program(${name} ${static} SOURCES ${arg_SOURCES} LIBS ${arg_LIBS})
   if(arg_PROGRAMS)
@@ -68,21 +71,33 @@ function(dune_add_vm_test name)
 \"machine\": ${machine}, \"labels\": ${labels}},\n")
 endfunction()
 
-# dune_add_vm_program(NAME [STATIC] SOURCES file... [LIBS target...])
+# dune_add_vm_program(NAME [STATIC | STATIC_PIE] SOURCES file... [LIBS target...])
 #
 # A program for use inside the machine, for instance one that tests start.
 function(dune_add_vm_program name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "STATIC" "" "SOURCES;LIBS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "STATIC;STATIC_PIE" "" "SOURCES;LIBS")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "dune_add_vm_program(${name}): unknown: ${arg_UNPARSED_ARGUMENTS}")
   endif()
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE ${arg_LIBS} dune_kernel_abi)
+  # Each case is a process, and most of a short one's life would be ld.so binding libstdc++.
+  set(static "")
   if(arg_STATIC)
+    set(static -static)
+  elseif(arg_STATIC_PIE)
+    set(static -static-pie)
+  endif()
+  if(static)
     # GoogleTest can report to a socket, and ld warns of getaddrinfo() in static programs.
-    target_link_options(${name} PRIVATE -static -Wl,--no-warnings)
+    target_link_options(${name} PRIVATE ${static} -Wl,--no-warnings)
+  else()
+    target_link_options(${name} PRIVATE $<$<LINK_LANGUAGE:CXX>:-static-libstdc++>)
   endif()
   dune_stage_vm_program(${name})
+  if(arg_STATIC_PIE)
+    set_target_properties(${name} PROPERTIES BUILD_RPATH "")  # glibc asserts that there is none
+  endif()
 endfunction()
 
 # A copy without debug information, for a quick way into the machine.

@@ -178,7 +178,7 @@ def write(path, request, module, build_directory):
 def add_scripts(archive, request, module):
     """Adds the module and what the first process runs."""
     if module is not None:
-        archive.data("run/machine/dune.ko", module.read_bytes())
+        archive.data("run/machine/dune.ko", without_debug_information(module).read_bytes())
     directory = os.getcwd()
     command = [os.path.abspath(word) if word in host_paths([word]) else word for word in request.command]
     archive.data("run/machine/before", BEFORE.format(arguments=request.module_args).encode())
