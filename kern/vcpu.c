@@ -78,16 +78,29 @@ void dune_vcpu_notify(struct dune_vcpu *vcpu)
 	preempt_notifier_register(&vcpu->preempt);
 }
 
+/*
+ * Is this a call that a guest of the calling thread makes? The CPU has the state of one vCPU, and
+ * the stack must not grow by one run in another. A run that makes calls is notified.
+ */
+static bool vcpu_runs_here(void)
+{
+	const struct preempt_notifier *pn;
+
+	hlist_for_each_entry(pn, &current->preempt_notifiers, link)
+		if (pn->ops == &vcpu_preempt_ops)
+			return true;
+	return false;
+}
+
 static int vcpu_run(struct dune_vcpu *vcpu)
 {
 	int ret;
 
 	if (vcpu->task != current || vcpu->proc->mm != current->mm)
 		return -EPERM;
-	if (vcpu->running)
+	if (unlikely(vcpu_runs_here()))
 		return -EBUSY;
 	vcpu->page->exit = 0;
-	vcpu->running = true;
 	vcpu->entered = false;
 	vcpu->todo |= DUNE_TODO_LOAD | DUNE_TODO_OPEN;
 	ret = dune_engine->run(vcpu);
@@ -99,7 +112,6 @@ static int vcpu_run(struct dune_vcpu *vcpu)
 			dune_engine->sched_out(vcpu);
 		preempt_enable();
 	}
-	vcpu->running = false;
 	if (unlikely(vcpu->saved.used))
 		dune_syscall_restore(vcpu);
 	vcpu->page->progress = vcpu->entered;

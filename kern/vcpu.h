@@ -28,7 +28,6 @@ struct dune_vcpu {
 	struct preempt_notifier preempt;
 	unsigned int todo;
 	wait_queue_head_t wait;		/* in HLT */
-	bool running;
 	bool loaded;			/* the engine has state of it on the CPU */
 	bool notified;			/* .preempt is registered */
 	bool entered;			/* the guest ran in this run */

@@ -239,6 +239,28 @@ TEST(Abi, AVcpuDoesNotRunInItself) {
     EXPECT_EQ(result, -EBUSY);
 }
 
+TEST(Abi, AVcpuDoesNotRunInAnother) {
+    // One thread, two vCPUs: the CPU and the thread's registers can have the state of one of them.
+    Vcpu other;
+    for (const bool by_lseek : {false, true}) {
+        bool ran = false;
+        auto code = [&] { ran = true; };
+        other.prepare([](void* f) { (*static_cast<decltype(code)*>(f))(); }, &code, {});
+        long result = 0, parent = 0;
+        const End end = guest::enter([&] {
+            result = by_lseek ? guest::call(SYS_lseek, other.fd(), DUNE_RUN, SEEK_DATA)
+                              : guest::call(SYS_ioctl, other.fd(), DUNE_RUN);
+            parent = guest::call(SYS_getppid);
+        });
+        EXPECT_TRUE(end.left()) << end;
+        EXPECT_EQ(result, -EBUSY);
+        EXPECT_EQ(parent, getppid());
+        EXPECT_FALSE(ran);
+        EXPECT_TRUE(other.run({}).left()) << "by itself, it runs";
+        EXPECT_TRUE(ran);
+    }
+}
+
 sigjmp_buf jump;
 siginfo_t last_signal;
 
