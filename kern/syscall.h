@@ -29,8 +29,18 @@ int dune_syscall_interrupted(struct dune_vcpu *vcpu, long ret);
 enum dune_way {
 	DUNE_CALL_SLOW,			/* in host mode, by the kernel's own entry */
 	DUNE_CALL_FAST,			/* here */
+	DUNE_CALL_APART,		/* here, with nothing of the guest's on the CPU */
 	DUNE_CALL_NONE,			/* there is no such call, and nobody wants to know of it */
 };
+
+/*
+ * One that is not plainly fast. An ioctl may be KVM_RUN, which takes the CPU as the host left it, and
+ * leaves state of its own there without a change of the thread.
+ */
+static __always_inline enum dune_way dune_syscall_other_way(unsigned long nr)
+{
+	return nr == __NR_ioctl && dune_fast_calls ? DUNE_CALL_APART : DUNE_CALL_SLOW;
+}
 
 /* How a call may be done. What watches calls (seccomp, ptrace, audit, ...) is in syscall_work. */
 static __always_inline enum dune_way dune_syscall_way(struct dune_vcpu *vcpu, unsigned long nr)
@@ -39,14 +49,14 @@ static __always_inline enum dune_way dune_syscall_way(struct dune_vcpu *vcpu, un
 		     READ_ONCE(current_thread_info()->syscall_work)))
 		return DUNE_CALL_SLOW;
 	if (likely(nr < NR_syscalls))
-		return test_bit(nr, dune_slow_nrs) ? DUNE_CALL_SLOW : DUNE_CALL_FAST;
+		return test_bit(nr, dune_slow_nrs) ? dune_syscall_other_way(nr) : DUNE_CALL_FAST;
 	return nr - DUNE_HC_BASE < DUNE_HC_COUNT ? DUNE_CALL_SLOW : DUNE_CALL_NONE;
 }
 
 /**
  * dune_syscall_fast() - do the system call in page->regs
  * @vcpu: the calling thread's
- * @nr: its number, read once from rax; dune_syscall_way() called it DUNE_CALL_FAST
+ * @nr: its number, read once from rax; dune_syscall_way() said how
  *
  * Context: process context, after dune_syscall_save() in the same run.
  *

@@ -326,6 +326,27 @@ static noinline int vmx_call_put_back(struct vmx_vcpu *vmx, unsigned long nr)
 	return vmx_call(vmx, nr, true);
 }
 
+/* With nothing left on the CPU, as if the thread had left it. */
+static noinline int vmx_call_apart(struct vmx_vcpu *vmx, unsigned long nr)
+{
+	struct dune_vcpu *vcpu = &vmx->vcpu;
+
+	if (!vcpu->saved.used)
+		vmx_first_call(vmx);
+	vmx_close(vmx);
+	vmx_leave_cpu(vmx);
+	vcpu->todo |= DUNE_TODO_LOAD;
+	current->flags &= ~PF_VCPU;
+	local_irq_enable();
+	if (dune_syscall_fast(vcpu, nr)) {
+		vmx_sync_regs(vmx);
+		return VMX_LOOP_LEAVE;
+	}
+	local_irq_disable();
+	current->flags |= PF_VCPU;
+	return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
+}
+
 static noinline int vmx_other_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 {
 	if (next > VMX_CHANGED)
@@ -423,6 +444,8 @@ int vmx_turn(struct vmx_vcpu *vmx)
 		if (unlikely(vmx->put_back))
 			return vmx_call_put_back(vmx, nr);
 		return vmx_call(vmx, nr, false);
+	case DUNE_CALL_APART:
+		return vmx_call_apart(vmx, nr);
 	case DUNE_CALL_NONE:
 		vmx->regs->rax = -ENOSYS;
 		return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);

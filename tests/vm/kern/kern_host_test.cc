@@ -23,6 +23,7 @@
 #include <thread>
 #include <vector>
 
+#include "cpu.h"
 #include "guest.h"
 #include "support.h"
 #include "workers.h"
@@ -79,9 +80,13 @@ class KvmGuest {
     bool ok() const { return vm_ >= 0; }
 
     // One more turn: true if the guest counted on by one.
-    bool turn() {
-        if (ioctl(vcpu_, KVM_RUN, 0) != 0) {
-            return errno == EINTR;
+    bool turn() { return turn(guest::host_call); }
+
+    // By one of guest::host_call and guest::call.
+    template <typename Call>
+    bool turn(Call&& call_by) {
+        if (const long error = call_by(SYS_ioctl, vcpu_, KVM_RUN, 0, 0, 0, 0); error != 0) {
+            return error == -EINTR;
         }
         if (run_->exit_reason != KVM_EXIT_IO) {
             return false;
@@ -138,6 +143,61 @@ void run_beside(double seconds) {
 
 TEST(Kvm, GuestsBesideDune) {
     run_beside(3);
+}
+
+TEST(Kvm, RunByTheGuestItself) {
+    // Its ioctl leaves KVM's own state on the CPU, though the thread never left that.
+    KvmGuest kvm;
+    if (!kvm.ok()) {
+        GTEST_SKIP() << "no kvm";
+    }
+    for (const bool fast : {true, false}) {
+        // The end of the one that ran last leaves none of KVM's on the CPU.
+        KvmGuest().turn();
+        int right = 0;
+        uint64_t lstar = 0;
+        bool same = true;
+        const long pid = getpid();
+        const End end = guest::enter(
+            [&] {
+                cpu::wrmsr(cpu::kLstar, 0x123456000);
+                for (int i = 0; i < 200; i++) {
+                    right += kvm.turn(call);
+                    same = same && call(SYS_getpid) == pid;
+                }
+                lstar = cpu::rdmsr(cpu::kLstar);
+            },
+            {.fast = fast});
+        EXPECT_TRUE(end.left()) << end;
+        EXPECT_EQ(right, 200);
+        EXPECT_TRUE(same);
+        EXPECT_EQ(lstar, 0x123456000U);
+    }
+    EXPECT_TRUE(kvm.turn()) << "and by the host";
+}
+
+TEST(Kvm, MadeByTheGuestItself) {
+    // The first of KVM's state on this CPU comes while the guest is in a call.
+    const int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (kvm < 0) {
+        GTEST_SKIP() << "no kvm";
+    }
+    const long pid = getpid();
+    for (int i = 0; i < 10; i++) {
+        const int vm = ioctl(kvm, KVM_CREATE_VM, 0);
+        ASSERT_GE(vm, 0);
+        long vcpu = -1, seen = 0;
+        const End end = guest::enter([&] {
+            vcpu = call(SYS_ioctl, vm, KVM_CREATE_VCPU, 0);
+            seen = call(SYS_getpid);
+        });
+        EXPECT_TRUE(end.left()) << end;
+        EXPECT_GE(vcpu, 0);
+        EXPECT_EQ(seen, pid);
+        close(static_cast<int>(vcpu));
+        close(vm);
+    }
+    close(kvm);
 }
 
 TEST(Kvm, LoadedWhileDuneRuns) {
