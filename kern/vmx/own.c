@@ -17,6 +17,7 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/kvm.h>
+#include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <asm/desc.h>
@@ -26,6 +27,7 @@
 
 DEFINE_PER_CPU(struct vmx_cpu, vmx_cpus);
 bool vmx_transient;
+bool vmx_kvm_came;
 
 static struct file *vmx_kvm, *vmx_kvm_vm;
 static int vmx_cpuhp = -1;
@@ -319,6 +321,35 @@ void vmx_clear_cpu(void)
 	local_irq_restore(flags);
 }
 
+static void vmx_put_here(void *unused)
+{
+	struct vmx_vcpu *vmx = this_cpu_ptr(&vmx_cpus)->loaded;
+
+	if (vmx) {
+		vmx_leave_cpu(vmx);
+		vmx->vcpu.todo |= DUNE_TODO_LOAD;
+	}
+}
+
+/*
+ * A KVM that comes later looks at the system-call MSRs of each CPU in an interrupt, and puts these
+ * values back after its guests. They must be the host's then: from now on they are whenever
+ * interrupts are on.
+ */
+static int vmx_module_notify(struct notifier_block *nb, unsigned long state, void *module)
+{
+	if (strcmp(((struct module *)module)->name, "kvm_intel") ||
+	    (state != MODULE_STATE_COMING && state != MODULE_STATE_GOING))
+		return NOTIFY_DONE;
+	WRITE_ONCE(vmx_kvm_came, state == MODULE_STATE_COMING);
+	if (state == MODULE_STATE_COMING)
+		on_each_cpu(vmx_put_here, NULL, 1);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block vmx_module_nb = { .notifier_call = vmx_module_notify };
+static bool vmx_module_watched;
+
 /* Before KVM turns VMX off on a CPU that goes down, and after the last thread left it. */
 static int vmx_cpu_down(unsigned int cpu)
 {
@@ -428,6 +459,12 @@ int __init vmx_own_init(void)
 	if (ret < 0)
 		goto out;
 	vmx_cpuhp = ret;
+	if (vmx_transient) {
+		ret = register_module_notifier(&vmx_module_nb);
+		if (ret)
+			goto out;
+		vmx_module_watched = true;
+	}
 	return 0;
 out:
 	vmx_own_exit();
@@ -437,6 +474,8 @@ out:
 /** vmx_own_exit() - give VMX back; no vCPU is left */
 void vmx_own_exit(void)
 {
+	if (vmx_module_watched)
+		unregister_module_notifier(&vmx_module_nb);
 	if (vmx_cpuhp >= 0)
 		cpuhp_remove_state(vmx_cpuhp);
 	vmx_cpuhp = -1;

@@ -267,12 +267,21 @@ static noinline int vmx_not_ready(struct vmx_vcpu *vmx)
 	return VMX_LOOP_RELOAD;
 }
 
+/* As if the thread had left the CPU. The window is closed. */
+static void vmx_leave_all(struct vmx_vcpu *vmx)
+{
+	vmx_leave_cpu(vmx);
+	vmx->vcpu.todo |= DUNE_TODO_LOAD;
+}
+
 /* What an exit wants that cannot be done with interrupts off. */
 static noinline int vmx_slow_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 {
 	if (!vmx->vcpu.notified)
 		dune_vcpu_notify(&vmx->vcpu);
 	vmx_close(vmx);
+	if (unlikely(READ_ONCE(vmx_kvm_came)))
+		vmx_leave_all(vmx);
 	if (next == VMX_IRQ) {
 		/* The interrupt is taken at the end of the shadow of this STI, as the guest's time. */
 		local_irq_enable();
@@ -320,13 +329,7 @@ static __always_inline int vmx_call(struct vmx_vcpu *vmx, unsigned long nr, bool
 	return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);
 }
 
-/* Beside a VMCS of KVM's, or where VMX is turned off meanwhile. */
-static noinline int vmx_call_put_back(struct vmx_vcpu *vmx, unsigned long nr)
-{
-	return vmx_call(vmx, nr, true);
-}
-
-/* With nothing left on the CPU, as if the thread had left it. */
+/* With nothing left on the CPU. */
 static noinline int vmx_call_apart(struct vmx_vcpu *vmx, unsigned long nr)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
@@ -334,8 +337,7 @@ static noinline int vmx_call_apart(struct vmx_vcpu *vmx, unsigned long nr)
 	if (!vcpu->saved.used)
 		vmx_first_call(vmx);
 	vmx_close(vmx);
-	vmx_leave_cpu(vmx);
-	vcpu->todo |= DUNE_TODO_LOAD;
+	vmx_leave_all(vmx);
 	current->flags &= ~PF_VCPU;
 	local_irq_enable();
 	if (dune_syscall_fast(vcpu, nr)) {
@@ -345,6 +347,14 @@ static noinline int vmx_call_apart(struct vmx_vcpu *vmx, unsigned long nr)
 	local_irq_disable();
 	current->flags |= PF_VCPU;
 	return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
+}
+
+/* Beside a VMCS of KVM's, or where VMX is turned off meanwhile. */
+static noinline int vmx_call_put_back(struct vmx_vcpu *vmx, unsigned long nr)
+{
+	if (unlikely(READ_ONCE(vmx_kvm_came)))
+		return vmx_call_apart(vmx, nr);
+	return vmx_call(vmx, nr, true);
 }
 
 static noinline int vmx_other_turn(struct vmx_vcpu *vmx, enum vmx_next next)

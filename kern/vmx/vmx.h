@@ -101,6 +101,7 @@ struct vmx_config {
 
 extern struct vmx_config vmx_config;
 extern bool vmx_transient;		/* nobody has VMX on: VMXON for each window */
+extern bool vmx_kvm_came;		/* a KVM was loaded after us: nothing of a guest's outside windows */
 extern unsigned long vmx_msr_bitmap[];
 
 /* caps.c */

@@ -35,6 +35,13 @@ using guest::End;
 using guest::Machine;
 using support::now;
 
+void pin_to(int cpu) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    guest::host_call(SYS_sched_setaffinity, 0, sizeof(set), reinterpret_cast<long>(&set));
+}
+
 // --- KVM ---
 
 // A real-mode guest of KVM's that counts in AX and says so at a port.
@@ -222,6 +229,54 @@ TEST(Kvm, LoadedWhileDuneRuns) {
     EXPECT_EQ(workers.wrong(), 0U);
 }
 
+TEST(Kvm, LoadedLaterSeesTheHostsMsrs) {
+    // It notes each CPU's LSTAR in an interrupt, and will put that back: it must not be the
+    // guest's.
+    if (access("/dev/kvm", F_OK) == 0 || sysconf(_SC_NPROCESSORS_ONLN) < 2) {
+        GTEST_SKIP() << "KVM is loaded already, or one CPU";
+    }
+    std::atomic<bool> end = false, inside = false;
+    std::thread guest([&] {
+        pin_to(1);
+        guest::enter([&] {
+            cpu::wrmsr(cpu::kLstar, 0x123456000);
+            inside = true;
+            for (uint64_t i = 0; !end; i++) {
+                if (i % 1024 == 0) {
+                    call(SYS_getpid);
+                }
+            }
+        });
+    });
+    pin_to(0);
+    while (!inside) {
+        usleep(1000);
+    }
+    const bool readable = system("modprobe msr") == 0;
+    const int msrs = open("/dev/cpu/1/msr", O_RDONLY);
+    const auto of_the_host = [&] {
+        int times = 0;
+        for (int i = 0; i < 200; i++) {
+            uint64_t lstar = 0;
+            times += pread(msrs, &lstar, 8, cpu::kLstar) == 8 && lstar >> 63;
+        }
+        return times;
+    };
+    const int before = of_the_host();
+    const bool loaded = system("modprobe kvm_intel 2>/dev/null") == 0;
+    const int after = of_the_host();
+    close(msrs);
+    end = true;
+    guest.join();
+    if (!loaded) {
+        GTEST_SKIP() << "no kvm_intel here";
+    }
+    EXPECT_TRUE(readable);
+    EXPECT_LT(before, 200) << "so that it is seen at all";
+    EXPECT_EQ(after, 200);
+    EXPECT_EQ(system("rmmod kvm_intel"), 0);
+}
+
 // --- CPUs ---
 
 TEST(Cpus, ComeAndGo) {
@@ -337,13 +392,6 @@ class KernelLog {
     int fd_;
     std::string text_;
 };
-
-void pin_to(int cpu) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    guest::host_call(SYS_sched_setaffinity, 0, sizeof(set), reinterpret_cast<long>(&set));
-}
 
 TEST(Nmi, FindsTheHostInASpinningGuest) {
     if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
