@@ -169,6 +169,7 @@ void expect_killable(F&& guest_code, int threads = 1) {
     for (const int delay : {3'000, 20'000, 60'000}) {
         const pid_t pid = fork();
         if (pid == 0) {
+            guest::Machine::get();  // opened anew by one thread, not by several at once
             for (int i = 1; i < threads; i++) {
                 std::thread([&] { guest::enter(guest_code); }).detach();
             }
