@@ -181,9 +181,9 @@ static vm_fault_t vcpu_door(struct vm_fault *vmf)
 		return VM_FAULT_SIGBUS;
 	get_file(file);
 	mmap_read_unlock(vmf->vma->vm_mm);
-	/* An error leaves page->exit at 0: DUNE_RUN tells what it is. */
 	/* The guest's own faults are user mode's, and of those there is one at a time. */
 	mem_cgroup_exit_user_fault();
+	/* An error leaves page->exit at 0: DUNE_RUN tells what it is. */
 	(void)vcpu_run(vcpu);
 	mem_cgroup_enter_user_fault();
 	current_pt_regs()->ip += 2; /* mov (%rax), %al */
