@@ -88,9 +88,10 @@ struct CloneOp : WalkOp {
     }
 
     int ptes(ptent_t* slot, ptent_t* last, std::uint64_t lin) noexcept {
-        if ((share_table(slot, last, copy[0]) & PTE_G) != 0) [[unlikely]]
+        if ((share_table(slot, last, copy[0]) & PTE_G) != 0) [[unlikely]] {
             for (; slot <= last; ++slot, lin += kSpan<0>)  // a flush of everything spares those
                 flush_tlb_one(canonical(lin));
+        }
         return kNext;
     }
     template <int L>

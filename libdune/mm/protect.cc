@@ -104,9 +104,10 @@ struct ChangeOp : WalkOp {
         for (ptent_t* each = slot; each <= last; ++each)
             leaves |= change.template apply<0>(each);
         seen |= leaves;
-        if ((leaves & PTE_G) != 0) [[unlikely]]
+        if ((leaves & PTE_G) != 0) [[unlikely]] {
             for (; slot <= last; ++slot, lin += kSpan<0>)
                 flush_tlb_one(canonical(lin));
+        }
         return kNext;
     }
     template <int L>
