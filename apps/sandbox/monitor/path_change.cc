@@ -213,11 +213,8 @@ long do_chmod(Call& call, int dirfd, uint64_t path, uint64_t mode, uint64_t flag
 }
 
 long do_chown(Call& call, int dirfd, uint64_t path, unsigned first, uint64_t flags) {
-    if ((flags & AT_EMPTY_PATH) != 0) {
-        char byte;
-        if (engine::copy_in(&byte, path, 1) && byte == 0) {
-            return pass(call);
-        }
+    if ((flags & AT_EMPTY_PATH) != 0 && path != 0 && is_empty_path(path)) {
+        return change_descriptor(call);
     }
     PathBuffer& out = call.thread.path[0];
     const bool follow = (flags & AT_SYMLINK_NOFOLLOW) == 0;
@@ -238,7 +235,7 @@ long do_times(Call& call) {
     const uint64_t path = call.args[at_call ? 1 : 0];
     const uint64_t flags = call.number == SYS_utimensat ? call.args[3] : 0;
     if (call.number == SYS_utimensat && path == 0) {
-        return pass(call);  // of the descriptor itself
+        return change_descriptor(call);
     }
     call.args[5] = call.args[at_call ? 2 : 1];
     if ((flags & AT_SYMLINK_NOFOLLOW) != 0) {
@@ -349,6 +346,11 @@ long change_path(Call& call) {
             return do_truncate(call);
         case SYS_inotify_add_watch:
             return do_watch(call);
+        case SYS_fchmod:
+        case SYS_fchown:
+        case SYS_fsetxattr:
+        case SYS_fremovexattr:
+            return change_descriptor(call);
         default:
             return do_xattr(call);
     }

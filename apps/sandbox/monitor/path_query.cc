@@ -50,11 +50,6 @@ Query query_of(const Call& call) {
     }
 }
 
-bool is_empty(uint64_t path) {
-    char first;
-    return path == 0 || (engine::copy_in(&first, path, 1) && first == 0);
-}
-
 // readlink of the program's own executable, of which the kernel knows only the runtime's.
 long answer_exe(const Call& call) {
     const bool at = call.number == SYS_readlinkat;
@@ -139,14 +134,23 @@ long strict(Call& call, const Query& query) {
 
 }  // namespace
 
+bool is_empty_path(uint64_t user_path) {
+    char first;
+    return user_path == 0 || (engine::copy_in(&first, user_path, 1) && first == 0);
+}
+
 long query_path(Call& call) {
     const Query query = query_of(call);
     if (is_reserved(static_cast<unsigned>(query.dirfd))) {
         return -EBADF;
     }
     // fstat and the like in their *at form: about a descriptor that the program has.
-    if ((query.flags & AT_EMPTY_PATH) != 0 && is_empty(query.path)) {
-        return pass(call);
+    if ((query.flags & AT_EMPTY_PATH) != 0 && is_empty_path(query.path)) {
+        Call own = call;
+        if (query.path != 0) {
+            own.args[1] = reinterpret_cast<uint64_t>("");
+        }
+        return pass(own);
     }
     if (process.policy->strict_metadata) {
         return strict(call, query);

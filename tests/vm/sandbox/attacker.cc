@@ -66,6 +66,8 @@ constexpr struct {
     {"single-step", attack_single_step},
     {"calls", attack_calls},
     {"paths", attack_paths},
+    {"attributes", attack_attributes},
+    {"empty-path-race", attack_empty_path_race},
     {"path-race", attack_path_race},
     {"iovec-race", attack_iovec_race},
     {"signals", attack_signals},

@@ -31,6 +31,9 @@ void attack_descriptors(const char*);
 void attack_calls(const char*);
 void attack_signals(const char*);
 void attack_robust_list(const char*);
+// attack_attributes.cc
+void attack_attributes(const char* readable);
+void attack_empty_path_race(const char* secret);
 // attack_races.cc
 void attack_paths(const char* secret);
 void attack_path_race(const char* secret);

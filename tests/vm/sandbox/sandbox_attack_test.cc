@@ -55,6 +55,28 @@ TEST_F(Secret, NoRaceLeadsToIt) {
     EXPECT_TRUE(outcome.ok()) << outcome.text();
 }
 
+TEST_F(Secret, NoEmptyPathBecomesItsName) {
+    const Outcome outcome = sandboxed({"--quiet", "--preset", "default", "--hide", path_},
+                                      {beside("sandbox_attacker"), "empty-path-race", path_});
+    EXPECT_TRUE(outcome.ok()) << outcome.text();
+}
+
+// In a directory of its own: the program may write where it was started.
+class Readable : public Secret {
+  protected:
+    Readable() { path_ = "/readable/file"; }
+    void SetUp() override {
+        mkdir("/readable", 0755);
+        Secret::SetUp();
+    }
+};
+
+TEST_F(Readable, IsNotChangeable) {
+    const Outcome outcome = sandboxed({"--quiet", "--preset", "default", "--read", "/readable"},
+                                      {beside("sandbox_attacker"), "attributes", path_});
+    EXPECT_TRUE(outcome.ok()) << outcome.text();
+}
+
 // Waits for a file's first line; empty if it does not come.
 std::string wait_for_line(const std::string& path) {
     std::string line;

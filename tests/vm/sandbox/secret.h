@@ -33,6 +33,9 @@ class Secret : public ::testing::Test {
         EXPECT_EQ(content_of(path_), "the secret\n");
         EXPECT_EQ(after.st_mode, before_.st_mode);
         EXPECT_EQ(after.st_nlink, 1u);
+        EXPECT_EQ(after.st_uid, before_.st_uid);
+        EXPECT_EQ(after.st_gid, before_.st_gid);
+        EXPECT_EQ(after.st_mtime, before_.st_mtime);
         unlink(path_.c_str());
     }
     std::string path_ = "/root/secret";
