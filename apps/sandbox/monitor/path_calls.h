@@ -17,8 +17,8 @@ long change_path(Call& call);
 // an empty path, utimensat without a path. attributes.cc
 long change_descriptor(Call& call);
 
-// Is the path of a call with AT_EMPTY_PATH empty? Whoever passes the call on must pass a path of his
-// own: the program's may be another one by then.
+// Is the path of a call with AT_EMPTY_PATH empty? Whoever passes the call on must pass a path of
+// his own: the program's may be another one by then.
 bool is_empty_path(uint64_t user_path);
 
 }  // namespace dune::sandbox
