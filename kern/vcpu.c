@@ -48,9 +48,9 @@ void dune_tables_free(struct list_head *freed)
 	}
 }
 
+/* What is to be loaded again was noted when it left. */
 static void vcpu_sched_in(struct preempt_notifier *pn, int cpu)
 {
-	dune_engine->sched_in(container_of(pn, struct dune_vcpu, preempt), cpu);
 }
 
 static void vcpu_sched_out(struct preempt_notifier *pn, struct task_struct *next)

@@ -64,8 +64,10 @@ struct dune_engine {
 	 * state may be on the CPU while interrupts are on only after dune_vcpu_notify().
 	 */
 	int (*run)(struct dune_vcpu *vcpu);
-	void (*sched_in)(struct dune_vcpu *vcpu, int cpu);
-	/* The thread leaves the CPU, or left the run loop with vcpu->loaded still set. */
+	/*
+	 * The thread leaves the CPU, or left the run loop with vcpu->loaded still set. Notes what
+	 * is to be loaded again.
+	 */
 	void (*sched_out)(struct dune_vcpu *vcpu);
 
 	/* The mirror's tables. All but the last two are called with proc->lock held. */

@@ -296,7 +296,7 @@ void vmx_leave_cpu(struct vmx_vcpu *vmx)
 		if (!boot_cpu_has(X86_FEATURE_FSGSBASE))
 			rdmsrl(MSR_KERNEL_GS_BASE, current->thread.gsbase);
 	}
-	vmx->vcpu.todo |= DUNE_TODO_OPEN;
+	vmx->vcpu.todo |= DUNE_TODO_OPEN | DUNE_TODO_LOAD;
 	cpumask_clear_cpu(raw_smp_processor_id(), vmx->vcpu.proc->cpus);
 }
 
@@ -325,10 +325,8 @@ static void vmx_put_here(void *unused)
 {
 	struct vmx_vcpu *vmx = this_cpu_ptr(&vmx_cpus)->loaded;
 
-	if (vmx) {
+	if (vmx)
 		vmx_leave_cpu(vmx);
-		vmx->vcpu.todo |= DUNE_TODO_LOAD;
-	}
 }
 
 /*
@@ -348,7 +346,6 @@ static int vmx_module_notify(struct notifier_block *nb, unsigned long state, voi
 }
 
 static struct notifier_block vmx_module_nb = { .notifier_call = vmx_module_notify };
-static bool vmx_module_watched;
 
 /* Before KVM turns VMX off on a CPU that goes down, and after the last thread left it. */
 static int vmx_cpu_down(unsigned int cpu)
@@ -463,7 +460,6 @@ int __init vmx_own_init(void)
 		ret = register_module_notifier(&vmx_module_nb);
 		if (ret)
 			goto out;
-		vmx_module_watched = true;
 	}
 	return 0;
 out:
@@ -474,8 +470,7 @@ out:
 /** vmx_own_exit() - give VMX back; no vCPU is left */
 void vmx_own_exit(void)
 {
-	if (vmx_module_watched)
-		unregister_module_notifier(&vmx_module_nb);
+	unregister_module_notifier(&vmx_module_nb); /* no harm if it is not registered */
 	if (vmx_cpuhp >= 0)
 		cpuhp_remove_state(vmx_cpuhp);
 	vmx_cpuhp = -1;

@@ -267,13 +267,6 @@ static noinline int vmx_not_ready(struct vmx_vcpu *vmx)
 	return VMX_LOOP_RELOAD;
 }
 
-/* As if the thread had left the CPU. The window is closed. */
-static void vmx_leave_all(struct vmx_vcpu *vmx)
-{
-	vmx_leave_cpu(vmx);
-	vmx->vcpu.todo |= DUNE_TODO_LOAD;
-}
-
 /* What an exit wants that cannot be done with interrupts off. */
 static noinline int vmx_slow_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 {
@@ -281,7 +274,7 @@ static noinline int vmx_slow_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 		dune_vcpu_notify(&vmx->vcpu);
 	vmx_close(vmx);
 	if (unlikely(READ_ONCE(vmx_kvm_came)))
-		vmx_leave_all(vmx);
+		vmx_leave_cpu(vmx);
 	if (next == VMX_IRQ) {
 		/* The interrupt is taken at the end of the shadow of this STI, as the guest's time. */
 		local_irq_enable();
@@ -310,12 +303,19 @@ static noinline void vmx_first_call(struct vmx_vcpu *vmx)
 		dune_vcpu_notify(&vmx->vcpu);
 }
 
-static __always_inline int vmx_call(struct vmx_vcpu *vmx, unsigned long nr, bool put_back)
+/* What of the guest's is on the CPU during a call. */
+enum vmx_stays { VMX_STAYS_ALL, VMX_STAYS_PARKED, VMX_STAYS_NOTHING };
+
+static __always_inline int vmx_call(struct vmx_vcpu *vmx, unsigned long nr, enum vmx_stays stays)
 {
 	if (unlikely(!vmx->vcpu.saved.used))
 		vmx_first_call(vmx);
-	if (put_back)
+	if (stays == VMX_STAYS_PARKED) {
 		vmx_park(vmx);
+	} else if (stays == VMX_STAYS_NOTHING) {
+		vmx_close(vmx);
+		vmx_leave_cpu(vmx);
+	}
 	current->flags &= ~PF_VCPU;
 	local_irq_enable();
 	if (unlikely(dune_syscall_fast(&vmx->vcpu, nr))) {
@@ -324,29 +324,15 @@ static __always_inline int vmx_call(struct vmx_vcpu *vmx, unsigned long nr, bool
 	}
 	local_irq_disable();
 	current->flags |= PF_VCPU;
-	if (put_back && vmx->vcpu.todo == DUNE_TODO_OPEN)
+	if (stays == VMX_STAYS_PARKED && vmx->vcpu.todo == DUNE_TODO_OPEN)
 		vmx_reopen(vmx);
-	return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);
+	return vmx_ready_to_enter(vmx, stays == VMX_STAYS_NOTHING ? VMX_LOOP_RELOAD :
+								    VMX_LOOP_ENTER);
 }
 
-/* With nothing left on the CPU. */
 static noinline int vmx_call_apart(struct vmx_vcpu *vmx, unsigned long nr)
 {
-	struct dune_vcpu *vcpu = &vmx->vcpu;
-
-	if (!vcpu->saved.used)
-		vmx_first_call(vmx);
-	vmx_close(vmx);
-	vmx_leave_all(vmx);
-	current->flags &= ~PF_VCPU;
-	local_irq_enable();
-	if (dune_syscall_fast(vcpu, nr)) {
-		vmx_sync_regs(vmx);
-		return VMX_LOOP_LEAVE;
-	}
-	local_irq_disable();
-	current->flags |= PF_VCPU;
-	return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
+	return vmx_call(vmx, nr, VMX_STAYS_NOTHING);
 }
 
 /* Beside a VMCS of KVM's, or where VMX is turned off meanwhile. */
@@ -354,7 +340,7 @@ static noinline int vmx_call_put_back(struct vmx_vcpu *vmx, unsigned long nr)
 {
 	if (unlikely(READ_ONCE(vmx_kvm_came)))
 		return vmx_call_apart(vmx, nr);
-	return vmx_call(vmx, nr, true);
+	return vmx_call(vmx, nr, VMX_STAYS_PARKED);
 }
 
 static noinline int vmx_other_turn(struct vmx_vcpu *vmx, enum vmx_next next)
@@ -453,7 +439,7 @@ int vmx_turn(struct vmx_vcpu *vmx)
 	case DUNE_CALL_FAST:
 		if (unlikely(vmx->put_back))
 			return vmx_call_put_back(vmx, nr);
-		return vmx_call(vmx, nr, false);
+		return vmx_call(vmx, nr, VMX_STAYS_ALL);
 	case DUNE_CALL_APART:
 		return vmx_call_apart(vmx, nr);
 	case DUNE_CALL_NONE:

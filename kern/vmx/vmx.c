@@ -107,11 +107,6 @@ static void vmx_vcpu_destroy(struct dune_vcpu *vcpu)
 	kfree(vmx);
 }
 
-static void vmx_sched_in(struct dune_vcpu *vcpu, int cpu)
-{
-	vcpu->todo |= DUNE_TODO_LOAD;
-}
-
 static void vmx_sched_out(struct dune_vcpu *vcpu)
 {
 	unsigned long flags;
@@ -127,7 +122,6 @@ struct dune_engine dune_vmx_engine = {
 	.vcpu_attach = vmx_vcpu_attach,
 	.vcpu_destroy = vmx_vcpu_destroy,
 	.run = vmx_run,
-	.sched_in = vmx_sched_in,
 	.sched_out = vmx_sched_out,
 	.map = vmx_ept_map,
 	.zap = vmx_ept_zap,
