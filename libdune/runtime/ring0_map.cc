@@ -49,8 +49,8 @@ void fill(ptent_t* directory, physaddr_t pa) noexcept {
 }
 
 /**
- * The table behind an entry, made if need be. A new one is seen by other threads at once, so with
- * a gib to show it is full before.
+ * The table behind an entry, made if need be; one that is to show a GiB is filled. A new one is
+ * seen by other threads at once, so that is done before.
  */
 ptent_t* table_at(ptent_t* entry, const physaddr_t* gib) noexcept {
     ptent_t e = mm::load(entry);
@@ -60,13 +60,16 @@ ptent_t* table_at(ptent_t* entry, const physaddr_t* gib) noexcept {
             return nullptr;
         if (gib != nullptr)
             fill(static_cast<ptent_t*>(dune_page2va(pg)), *gib);
-        const ptent_t table = dune_page2pa(pg) | mm::kTableFlags;
-        if (mm::replace(entry, e, table))
-            e = table;
-        else
-            dune_page_free(pg);
+        if (mm::replace(entry, e, dune_page2pa(pg) | mm::kTableFlags))
+            return static_cast<ptent_t*>(dune_page2va(pg));
+        dune_page_free(pg);
     }
-    return mm::is_table(e) ? mm::PoolSpace::table(PTE_ADDR(e)) : nullptr;
+    if (!mm::is_table(e))
+        return nullptr;
+    ptent_t* const table = mm::PoolSpace::table(PTE_ADDR(e));
+    if (gib != nullptr)
+        fill(table, *gib);
+    return table;
 }
 
 bool in_use(std::uint32_t slot) noexcept {
@@ -88,11 +91,8 @@ int ring0_map_slot(ptent_t* root, std::uint32_t slot) noexcept {
     if (process.large_pages) {
         ptent_t empty = 0;
         mm::replace(entry, empty, *pa | kLeaf);  // if it is not empty, somebody maps it finer
-    } else {
-        ptent_t* const directory = table_at(entry, &*pa);
-        if (directory == nullptr)
-            return -ENOMEM;
-        fill(directory, *pa);
+    } else if (table_at(entry, &*pa) == nullptr) {
+        return -ENOMEM;
     }
     if (root == pgroot && in_use(slot))
         return 0;
