@@ -37,9 +37,7 @@ long may_change(Call& call, int fd) {
         return n;
     }
     const std::string_view path(call.thread.link, static_cast<size_t>(n));
-    const bool nameless =
-        !path.starts_with('/') || (path.starts_with("/memfd:") && path.ends_with(" (deleted)"));
-    return nameless || access_of(path) == Access::Write
+    return is_nameless(path) || access_of(path) == Access::Write
                ? 0
                : refuse_path(call, path, "may not be written");
 }

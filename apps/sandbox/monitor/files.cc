@@ -53,8 +53,7 @@ long reopen(Call& call, PathBuffer& path, int fd, uint64_t flags) {
     if (is_error(n)) {
         return n;
     }
-    const std::string_view text(call.thread.link, static_cast<size_t>(n));
-    if (text.starts_with('/') && !text.starts_with("/memfd:")) {
+    if (!is_nameless({call.thread.link, static_cast<size_t>(n)})) {
         return -ENOENT;  // deleted, or no longer what it was
     }
     return host_call(SYS_openat, AT_FDCWD, path.c_str(), flags & ~static_cast<uint64_t>(O_CREAT));

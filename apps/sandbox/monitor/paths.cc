@@ -263,6 +263,10 @@ long resolve(Thread& thread, int dirfd, uint64_t user_path, bool follow, PathBuf
     return canonical_path(thread, out, follow || directory);
 }
 
+bool is_nameless(std::string_view link) {
+    return !link.starts_with('/') || (link.starts_with("/memfd:") && link.ends_with(kDeleted));
+}
+
 int own_descriptor(std::string_view canonical) {
     std::string_view rest;
     bool other;

@@ -29,6 +29,9 @@ long canonical_path(Thread& thread, PathBuffer& path, bool follow);
 // Both for an argument of a call, copied from the program, with `trailing slash` meaning follow.
 long resolve(Thread& thread, int dirfd, uint64_t user_path, bool follow, PathBuffer& out);
 
+// Does what /proc/self/fd/N links to have no path: a pipe, a socket, a memfd?
+bool is_nameless(std::string_view link);
+
 // The descriptor that "/proc/self/fd/N" or another name of it means, or -1.
 int own_descriptor(std::string_view canonical);
 
