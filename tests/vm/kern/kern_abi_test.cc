@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <csetjmp>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -261,78 +260,6 @@ TEST(Abi, AVcpuDoesNotRunInAnother) {
     }
 }
 
-sigjmp_buf jump;
-siginfo_t last_signal;
-
-void jump_back(int, siginfo_t* info, void*) {
-    last_signal = *info;
-    siglongjmp(jump, 1);
-}
-
-// The signal that an access to the door by the calling thread raises, or 0.
-int door_signal(volatile char* door, bool write) {
-    struct sigaction action = {}, old;
-    action.sa_sigaction = jump_back;
-    action.sa_flags = SA_SIGINFO | SA_NODEFER;
-    sigaction(SIGBUS, &action, &old);
-    struct sigaction old_segv;
-    sigaction(SIGSEGV, &action, &old_segv);
-    last_signal = {};
-    if (sigsetjmp(jump, 1) == 0) {
-        if (write) {
-            *door = 1;
-        } else {
-            asm volatile(".byte 0x8a, 0x00" : : "a"(door) : "memory");
-        }
-    }
-    sigaction(SIGBUS, &old, nullptr);
-    sigaction(SIGSEGV, &old_segv, nullptr);
-    return last_signal.si_signo;
-}
-
-TEST(Abi, DoorIsOneThreads) {
-    volatile char* door = Vcpu::get().door();
-    int signal = 0;
-    std::thread([&] { signal = door_signal(door, false); }).join();
-    EXPECT_EQ(signal, SIGBUS);
-    EXPECT_EQ(door_signal(door, true), SIGSEGV) << "it is read-only";
-    EXPECT_NE(mprotect(const_cast<char*>(door), 4096, PROT_READ | PROT_WRITE), 0);
-}
-
-TEST(Abi, DoorIsShutToTheKernel) {
-    volatile char* door = Vcpu::get().door();
-    int pipe_fds[2];
-    ASSERT_EQ(pipe(pipe_fds), 0);
-    EXPECT_EQ(guest::host_call(SYS_write, pipe_fds[1],
-                               reinterpret_cast<long>(const_cast<char*>(door)), 1),
-              -EFAULT);
-    close(pipe_fds[0]);
-    close(pipe_fds[1]);
-}
-
-TEST(Abi, DoorIsShutToTheGuest) {
-    // A read by the guest is a fault that Linux would answer with SIGBUS, be it the door of the
-    // vCPU that runs or of another of the same thread's.
-    Vcpu other;
-    guest::Options options;
-    options.traps = true;
-    for (volatile char* door : {Vcpu::get().door(), other.door()}) {
-        Vcpu::get().page().fault_signal = 0;
-        const End end = guest::enter([&] { static_cast<void>(*door); }, options);
-        EXPECT_EQ(end.argument, 0xdead000eU) << end;
-        EXPECT_EQ(Vcpu::get().page().fault_signal, static_cast<uint32_t>(SIGBUS));
-    }
-}
-
-TEST(Abi, DoorTellsThatARunWasRefused) {
-    Vcpu& vcpu = Vcpu::get();
-    vcpu.prepare([](void*) {}, nullptr, {});
-    vcpu.page().rip = 1ULL << 47;
-    asm volatile(".byte 0x8a, 0x00" : : "a"(vcpu.door()) : "memory");
-    EXPECT_EQ(vcpu.page().exit, 0U);
-    EXPECT_EQ(vcpu.page().progress, 0U);
-}
-
 void* map_vcpu(int protection, int flags, size_t size, off_t offset) {
     return mmap(nullptr, size, protection, flags, Vcpu::get().fd(), offset);
 }
@@ -527,77 +454,6 @@ TEST(Death, OfATripleFaultLeavesNoInterruptBehind) {
         const End next = guest::enter([] {});
         EXPECT_TRUE(next.left()) << next;
     }
-}
-
-// --- counters ---
-
-TEST(Counters, Count) {
-    char* fresh = guest::map(4096);
-    const dune_stats before = Machine::get().stats();
-    guest::enter([&] {
-        *fresh = 1;
-        for (int i = 0; i < 10; i++) {
-            guest::call(SYS_getpid);
-            guest::slow_call(SYS_getpid);
-        }
-        unsigned a = 0;
-        asm volatile("cpuid" : "+a"(a) : : "ebx", "ecx", "edx");
-    });
-    const dune_stats after = Machine::get().stats();
-    EXPECT_EQ(after.vcpus, 1U);
-    EXPECT_EQ(after.exits[10] - before.exits[10], 1U) << "CPUID";
-    EXPECT_EQ(after.exits[18] - before.exits[18], 21U) << "VMCALL";
-    EXPECT_GT(after.exits[48], before.exits[48]) << "EPT violations";
-    EXPECT_GT(after.ept_faults, before.ept_faults);
-    EXPECT_GE(after.ept_bytes, 4 * 4096U);
-    EXPECT_GE(after.slow_calls - before.slow_calls, 10U);
-    if (Machine::get().has(DUNE_FEAT_FAST_SYSCALLS)) {
-        EXPECT_EQ(after.fast_calls - before.fast_calls, 10U);
-    }
-    uint64_t sum = 0;
-    for (const uint64_t exits : after.exits) {
-        sum += exits;
-    }
-    EXPECT_EQ(after.entries, sum);
-}
-
-TEST(Counters, OutliveTheVcpu) {
-    const dune_stats before = Machine::get().stats();
-    std::thread([] { guest::enter([] { guest::slow_call(SYS_getpid); }); }).join();
-    const dune_stats after = Machine::get().stats();
-    EXPECT_EQ(after.vcpus, before.vcpus);
-    EXPECT_EQ(after.slow_calls, before.slow_calls + 1);
-}
-
-std::string sh(const std::string& command) {
-    FILE* file = popen(command.c_str(), "r");
-    std::string text(4096, '\0');
-    text.resize(fread(text.data(), 1, text.size(), file));
-    pclose(file);
-    return text;
-}
-
-constexpr const char* kMountDebugfs =
-    "grep -q ' /sys/kernel/debug ' /proc/mounts || mount -t debugfs none /sys/kernel/debug; ";
-
-TEST(Counters, InDebugfs) {
-    guest::enter([] { guest::slow_call(SYS_getpid); });
-    const dune_stats stats = Machine::get().stats();
-    const std::string text = sh(std::string(kMountDebugfs) + "cat /sys/kernel/debug/dune/" +
-                                std::to_string(getpid()) + "-*");
-    EXPECT_NE(text.find("vcpus 1\n"), std::string::npos) << text;
-    EXPECT_NE(text.find("\nslow_calls " + std::to_string(stats.slow_calls) + "\n"),
-              std::string::npos)
-        << text;
-    EXPECT_NE(text.find("\nexit_18 " + std::to_string(stats.exits[18]) + "\n"), std::string::npos)
-        << text;
-}
-
-TEST(Counters, NothingStaysInDebugfs) {
-    const std::string command = std::string(kMountDebugfs) + "ls /sys/kernel/debug/dune | wc -l";
-    const std::string before = sh(command);
-    EXPECT_EQ(in_child([] { return guest::enter([] {}).left() ? 0 : 1; }), 0);
-    EXPECT_EQ(sh(command), before);
 }
 
 }  // namespace

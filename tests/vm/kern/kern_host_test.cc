@@ -34,13 +34,7 @@ using guest::call;
 using guest::End;
 using guest::Machine;
 using support::now;
-
-void pin_to(int cpu) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    guest::host_call(SYS_sched_setaffinity, 0, sizeof(set), reinterpret_cast<long>(&set));
-}
+using support::pin_to;
 
 // --- KVM ---
 
@@ -252,26 +246,22 @@ TEST(Kvm, LoadedLaterSeesTheHostsMsrs) {
     while (!inside) {
         usleep(1000);
     }
-    const bool readable = system("modprobe msr") == 0;
-    const int msrs = open("/dev/cpu/1/msr", O_RDONLY);
-    const auto of_the_host = [&] {
+    const auto of_the_host = [] {
         int times = 0;
         for (int i = 0; i < 200; i++) {
-            uint64_t lstar = 0;
-            times += pread(msrs, &lstar, 8, cpu::kLstar) == 8 && lstar >> 63;
+            times += support::host_msr(cpu::kLstar, 1).value_or(0) >> 63 != 0;
         }
         return times;
     };
+    EXPECT_TRUE(support::host_msr(cpu::kLstar, 1)) << "no /dev/cpu/1/msr";
     const int before = of_the_host();
     const bool loaded = system("modprobe kvm_intel 2>/dev/null") == 0;
     const int after = of_the_host();
-    close(msrs);
     end = true;
     guest.join();
     if (!loaded) {
         GTEST_SKIP() << "no kvm_intel here";
     }
-    EXPECT_TRUE(readable);
     EXPECT_LT(before, 200) << "so that it is seen at all";
     EXPECT_EQ(after, 200);
     EXPECT_EQ(system("rmmod kvm_intel"), 0);

@@ -4,18 +4,14 @@
 // docs/kernel.md that kern_cpu_test.cc does not have.
 
 #include <cpuid.h>
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <map>
-#include <optional>
-#include <string>
 
 #include "cpu.h"
 #include "guest.h"
@@ -286,17 +282,6 @@ TEST(Native, Rdtsc) {
     EXPECT_GT(second, first);
 }
 
-// One of the host's, by the msr driver. Each CPU's file is made when the driver is loaded.
-std::optional<uint64_t> host_msr(uint32_t msr, int cpu) {
-    static const int loaded = system("modprobe msr 2>/dev/null");
-    static_cast<void>(loaded);
-    uint64_t value = 0;
-    const int fd = open(("/dev/cpu/" + std::to_string(cpu) + "/msr").c_str(), O_RDONLY);
-    const bool read = fd >= 0 && pread(fd, &value, sizeof(value), msr) == sizeof(value);
-    close(fd);
-    return read ? std::optional(value) : std::nullopt;
-}
-
 // Calls a function on each CPU that this process may use, in turn.
 template <typename F>
 void on_each_cpu(F&& function) {
@@ -304,10 +289,7 @@ void on_each_cpu(F&& function) {
     sched_getaffinity(0, sizeof(all), &all);
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
         if (CPU_ISSET(cpu, &all)) {
-            cpu_set_t one;
-            CPU_ZERO(&one);
-            CPU_SET(cpu, &one);
-            ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+            ASSERT_TRUE(support::pin_to(cpu));
             function(cpu);
         }
     }
@@ -318,7 +300,7 @@ constexpr uint32_t kPat = 0x277;
 
 TEST(Emulated, PatIsTheHosts) {
     on_each_cpu([](int cpu) {
-        const auto before = host_msr(kPat, cpu);
+        const auto before = support::host_msr(kPat, cpu);
         ASSERT_TRUE(before) << "no /dev/cpu/" << cpu << "/msr";
         uint64_t seen = 0;
         const auto exits = exits_of([&] {
@@ -327,13 +309,13 @@ TEST(Emulated, PatIsTheHosts) {
         });
         EXPECT_EQ(exits, (std::map<int, uint64_t>{{31, 1}, {32, 1}}));
         EXPECT_EQ(seen, *before);
-        EXPECT_EQ(host_msr(kPat, cpu), before);
+        EXPECT_EQ(support::host_msr(kPat, cpu), before);
     });
 }
 
 TEST(Refused, PatOfTheGuestsOwn) {
     on_each_cpu([](int cpu) {
-        const auto before = host_msr(kPat, cpu);
+        const auto before = support::host_msr(kPat, cpu);
         ASSERT_TRUE(before) << "no /dev/cpu/" << cpu << "/msr";
         // Each entry with each type in turn, also those that there are not (2, 3, 8), and all at
         // once.
@@ -349,7 +331,7 @@ TEST(Refused, PatOfTheGuestsOwn) {
         }
         EXPECT_GP(wrmsr(kPat, 0));
         EXPECT_GP(wrmsr(kPat, 0x0606060606060606));
-        EXPECT_EQ(host_msr(kPat, cpu), before) << "and the host's is as it was";
+        EXPECT_EQ(support::host_msr(kPat, cpu), before) << "and the host's is as it was";
     });
 }
 

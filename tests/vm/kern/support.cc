@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/swap.h>
 #include <sys/wait.h>
@@ -47,6 +48,24 @@ double now() {
     timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+}
+
+bool pin_to(int cpu) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    return sched_setaffinity(0, sizeof(set), &set) == 0;
+}
+
+std::optional<uint64_t> host_msr(uint32_t msr, int cpu) {
+    // Each CPU's file is made when the driver is loaded.
+    static const int loaded = system("modprobe msr 2>/dev/null");
+    static_cast<void>(loaded);
+    uint64_t value = 0;
+    const int fd = open(("/dev/cpu/" + std::to_string(cpu) + "/msr").c_str(), O_RDONLY);
+    const bool read = fd >= 0 && pread(fd, &value, sizeof(value), msr) == sizeof(value);
+    close(fd);
+    return read ? std::optional(value) : std::nullopt;
 }
 
 bool write_file(const char* path, const char* word) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace support {
@@ -44,6 +45,11 @@ bool write_file(const char* path, const char* word);
 std::string read_file(const std::string& path);
 // The number after `name` in a file such as /proc/vmstat or /proc/meminfo; 0 if it is not there.
 uint64_t number_in(const char* path, const std::string& name);
+
+// Keeps the calling thread on one CPU; false if it can't be.
+bool pin_to(int cpu);
+// One of a CPU's MSRs, by the msr driver; nothing if it can't be read. Root.
+std::optional<uint64_t> host_msr(uint32_t msr, int cpu);
 
 // Does /proc/cpuinfo name a feature?
 bool host_has(const std::string& flag);
