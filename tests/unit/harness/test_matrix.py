@@ -53,6 +53,15 @@ class MatrixTest(unittest.TestCase):
         names = {g: [t.name for t in ts] for g, ts in matrix.groups(tests, row).items()}
         self.assertEqual(names, {"main": ["everywhere", "smp"], "large": ["big"]})
 
+    def test_long_groups_start_first(self):
+        quick, slow = (rows_from([{"name": "a", "kernel": "6.1", "pace": pace}])["a"] for pace in (1, 2))
+        few = [matrix.Test("a", plain=True)]
+        many = few * 20
+        patient = [matrix.Test("b", plain=True, timeout=900)]
+        costs = [matrix.cost(None, row, tests)
+                 for row, tests in ((quick, few), (slow, few), (quick, patient), (quick, many), (slow, many))]
+        self.assertEqual(costs, sorted(set(costs)))
+
     def test_one_group_has_one_machine(self):
         stated = matrix.Test("a", group="g", machine=("--memory", "512"))
         silent = matrix.Test("b", group="g")

@@ -31,7 +31,7 @@ def group_entries(build_vm, row, group, tests):
     lines = entry(f"{fixture}.machine",
                   [sys.executable, HARNESS / "run_row.py", build_vm, row.name, group],
                   FIXTURES_SETUP=fixture, LABELS=";".join(labels),
-                  TIMEOUT=MACHINE_TIMEOUT_S, COST=1000 * row.pace)
+                  TIMEOUT=MACHINE_TIMEOUT_S, COST=matrix.cost(build_vm, row, tests))
     for test in tests:
         for case in test.cases(build_vm):
             suffix = "" if test.plain else f".{case}"

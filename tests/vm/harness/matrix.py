@@ -104,6 +104,12 @@ def group_machine_args(group, tests):
     return list(stated.pop()) if stated else []
 
 
+def cost(build_vm, row, tests):
+    """What a group takes, roughly and in no unit, for CTest to start the long ones first: two
+    machines that end together, and no long one alone at the end."""
+    return round(row.pace * sum(len(test.cases(build_vm)) + test.timeout / 4 for test in tests))
+
+
 def result_path(build_vm, row_name, group, program, case):
     """Where a case's result lies: this with `.status` and `.log`."""
     file = case.replace("/", "%") if case != PLAIN_CASE else "plain"
