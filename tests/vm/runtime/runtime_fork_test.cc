@@ -204,7 +204,7 @@ void fork_while_hammered(Fork make_child) {
     std::vector<std::thread> threads;
     for (std::size_t i = 0; i < kThreads; ++i)
         threads.emplace_back([&stop, range] { hammer(stop, range); });
-    for (int i = 0; i < 12 && !testing::Test::HasFailure(); ++i) {
+    for (int i = 0; i < 6 && !testing::Test::HasFailure(); ++i) {
         const pid_t pid = make_child();
         if (pid == 0) {
             // A child that waits for a lock for ever: the default action ends it.
@@ -247,7 +247,7 @@ TEST_F(RuntimeFork, CloneOnASharedStackIsRefused) {
 }
 
 TEST_F(RuntimeFork, ManyTimes) {
-    for (int i = 0; i < 200; ++i) {
+    for (int i = 0; i < 60; ++i) {
         const pid_t pid = fork();
         if (pid == 0)
             _exit(dune_enter() == 0 && dune_leave() == 0 && dune_enter() == 0 ? i % 100 : 101);
