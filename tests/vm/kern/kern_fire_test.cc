@@ -54,6 +54,7 @@ double seconds() {
 struct Fire {
     static constexpr size_t kThreads = 3;
     static constexpr size_t kPages = 64;
+    static constexpr uint64_t kAttacks = 8;
 
     char* area = nullptr;
     std::atomic<bool> stop = false;
@@ -105,7 +106,7 @@ struct Fire {
         }
         const double end = now() + seconds();
         uint64_t attacks = 0;
-        while (now() < end) {
+        while (now() < end || attacks < kAttacks) {  // one may take long
             attack();
             attacks++;
             if (attacks % 16 == 0) {
@@ -117,7 +118,6 @@ struct Fire {
             thread.join();
         }
         EXPECT_EQ(wrong, 0U);
-        EXPECT_GT(attacks, 3U);
         EXPECT_GT(rounds, 10U);
         std::printf("%llu rounds, %llu attacks, %llu EPT faults\n",
                     static_cast<unsigned long long>(rounds.load()),
