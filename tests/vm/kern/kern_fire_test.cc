@@ -46,7 +46,7 @@ double seconds() {
     if (value) {
         return std::atof(value);
     }
-    return sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 3 : 1;
+    return sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 2 : 1;
 }
 
 // Threads in the guest, each with pages of its own, that count in every page and check that
