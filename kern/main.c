@@ -2,7 +2,6 @@
 /* Load and unload. */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/mmu_notifier.h>
 #include <linux/module.h>
 #include <linux/preempt.h>
 
@@ -49,8 +48,7 @@ out:
 static void __exit dune_exit(void)
 {
 	dune_device_exit();
-	/* Notifiers are freed by SRCU callbacks of ours. */
-	mmu_notifier_synchronize();
+	dune_process_exit();
 	preempt_notifier_dec();
 	dune_debugfs_exit();
 	dune_syscall_exit();

@@ -2,10 +2,12 @@
 /* Processes: one for each mm that opened /dev/dune. */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/llist.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
+#include <linux/workqueue.h>
 
 #include "process.h"
 #include "vcpu.h"
@@ -118,6 +120,32 @@ struct dune_process *dune_process_get(void)
 	return proc;
 }
 
+/*
+ * Processes whose notifiers are to go. To let one go starts a grace period of the SRCU that all
+ * notifiers share, and Linux waits for the same SRCU when an mm with a notifier ends: not at all if
+ * nobody has started one, else for some ticks. So they go together, now and then.
+ */
+#define DUNE_PUT_DELAY	(HZ / 10)
+static LLIST_HEAD(dune_leaving);
+
+static void processes_leave(struct work_struct *work)
+{
+	struct dune_process *proc, *next;
+
+	/* A notifier may still be called until a grace period after this; then it frees the process. */
+	llist_for_each_entry_safe(proc, next, llist_del_all(&dune_leaving), leaving)
+		mmu_notifier_put(&proc->notifier);
+}
+static DECLARE_DELAYED_WORK(dune_leave_work, processes_leave);
+
+/** dune_process_exit() - free all processes; nobody has the device open */
+void dune_process_exit(void)
+{
+	flush_delayed_work(&dune_leave_work);
+	/* They are freed by SRCU callbacks of ours. */
+	mmu_notifier_synchronize();
+}
+
 static void process_release(struct kref *ref)
 {
 	struct dune_process *proc = container_of(ref, struct dune_process, ref);
@@ -125,8 +153,8 @@ static void process_release(struct kref *ref)
 	list_del(&proc->node);
 	mutex_unlock(&dune_processes_lock);
 	dune_debugfs_remove(proc);
-	/* The notifier may still be called until this has run; then it frees the process. */
-	mmu_notifier_put(&proc->notifier);
+	if (llist_add(&proc->leaving, &dune_leaving))
+		schedule_delayed_work(&dune_leave_work, DUNE_PUT_DELAY);
 }
 
 /** dune_process_put() - give a reference back

@@ -6,6 +6,7 @@
 #include <linux/cpumask.h>
 #include <linux/kref.h>
 #include <linux/list.h>
+#include <linux/llist.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
@@ -34,6 +35,7 @@ struct dune_process {
 	struct list_head node;		/* in the list of all, under its mutex */
 	struct mm_struct *mm;		/* kept (mm_count) by the notifier */
 	struct mmu_notifier notifier;
+	struct llist_node leaving;	/* the last reference is gone */
 	pid_t pid;			/* of the opener, for debugfs */
 	struct dentry *debugfs;
 
@@ -79,6 +81,7 @@ struct dune_leaf {
 struct dune_process *dune_process_get(void);
 void dune_process_put(struct dune_process *proc);
 void dune_process_free(struct dune_process *proc);
+void dune_process_exit(void);
 int dune_process_set_slots(struct dune_process *proc, u32 first, u32 count, const u32 *va_slots);
 void dune_process_stats(struct dune_process *proc, struct dune_stats *st);
 void dune_process_kick(struct dune_process *proc);
