@@ -42,7 +42,8 @@ DEFINE_STATIC_CALL(dune_dispatch, dune_syscall_none);
  */
 void __init dune_syscall_init(bool allow)
 {
-	struct kprobe kp = { .symbol_name = "x64_sys_call" };
+	/* For its address alone, so it stays disabled: to arm it would change code and wait for all CPUs. */
+	struct kprobe kp = { .symbol_name = "x64_sys_call", .flags = KPROBE_FLAG_DISABLED };
 	int i, ret;
 
 	bitmap_fill(dune_slow_nrs, NR_syscalls);
