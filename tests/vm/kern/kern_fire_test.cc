@@ -54,7 +54,7 @@ double seconds() {
 struct Fire {
     static constexpr size_t kThreads = 3;
     static constexpr size_t kPages = 64;
-    static constexpr uint64_t kAttacks = 8;
+    static constexpr uint64_t kAttacks = 4;
 
     char* area = nullptr;
     std::atomic<bool> stop = false;
