@@ -81,7 +81,33 @@ struct list_head {
     for (e = list_entry((head)->next, __typeof__(*e), member),  \
         n = list_entry(e->member.next, __typeof__(*e), member); \
          &e->member != (head); e = n, n = list_entry(n->member.next, __typeof__(*n), member))
+#define LLIST_HEAD(name) struct llist_head name = {NULL}
+#define llist_for_each_entry_safe(e, n, node, member)                                             \
+    for (struct llist_node* next_ = (node);                                                       \
+         next_ != NULL && ((e) = list_entry(next_, __typeof__(*e), member), (n) = (e), (void)(n), \
+                          next_ = next_->next, true);)
 /* NOLINTEND(bugprone-macro-parentheses) */
+
+struct llist_node {
+    struct llist_node* next;
+};
+struct llist_head {
+    struct llist_node* first;
+};
+
+/* True if the list was empty. */
+static inline bool llist_add(struct llist_node* entry, struct llist_head* head) {
+    entry->next = head->first;
+    head->first = entry;
+    return entry->next == NULL;
+}
+
+static inline struct llist_node* llist_del_all(struct llist_head* head) {
+    struct llist_node* all = head->first;
+
+    head->first = NULL;
+    return all;
+}
 
 static inline void INIT_LIST_HEAD(struct list_head* head) {
     head->next = head->prev = head;
@@ -175,6 +201,16 @@ static inline void kref_put_mutex(struct kref* ref, void (*release)(struct kref*
 /* Nobody else runs: who would have to wait has met a fault of the test's. */
 #define wait_event_interruptible(queue, condition) ((condition) ? 0 : (abort(), 0))
 
+/* --- work: done at once, whatever the delay --- */
+
+struct work_struct {
+    void (*fn)(struct work_struct* work);
+};
+#define HZ 250
+#define DECLARE_DELAYED_WORK(name, function) struct work_struct name = {function}
+#define schedule_delayed_work(work, delay) ((work)->fn(work))
+#define flush_delayed_work(work) ((void)(work))
+
 /* --- the xarray: a short list will do --- */
 
 struct xarray {
@@ -249,6 +285,7 @@ struct mmu_notifier_ops {
     void (*free_notifier)(struct mmu_notifier* mn);
 };
 #define mmu_notifier_register(mn, mm) ((void)(mm), 0)
+#define mmu_notifier_synchronize() ((void)0)
 #define mmu_notifier_put(mn) ((mn)->ops->free_notifier(mn))
 
 /* --- the fault path: user memory is there or not as the test says --- */
