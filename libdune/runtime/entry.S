@@ -69,7 +69,7 @@
 
 /*
  * Make the frame at rsp one that IRET takes, whatever a handler wrote: a fault of IRET itself would
- * be ring 0's. An address that is not canonical is a #GP of ring 3.
+ * be ring 0's. An address that is not canonical, or not one of 32-bit code, is a #GP of ring 3.
  */
 .macro CHECK_USER_FRAME again
 	mov	TF_RIP(%rsp), %rax
@@ -82,10 +82,13 @@
 	movl	$0, TF_RFLAGS + 4(%rsp)
 	movq	$SEL_USER_DS, TF_SS(%rsp)
 	cmpq	$SEL_USER32_CS, TF_CS(%rsp)
-	je	.Lframe_ok\@
+	je	.Lcompatibility\@
 	movq	$SEL_USER_CS, TF_CS(%rsp)
 .Lframe_ok\@:
 	.subsection 1
+.Lcompatibility\@:
+	cmpl	$0, TF_RIP + 4(%rsp)	/* beyond the segment's limit? */
+	je	.Lframe_ok\@
 .Lnot_canonical\@:
 	mov	%rsp, %rbx
 	and	$-16, %rsp
@@ -237,6 +240,7 @@ dune_pgflt_\kind\()_\variant\()_ring0:
 .endif
 
 .Lfrom_host_\kind\()_\variant:
+	FLAGS_RING0			/* as for .Lbad_stack */
 	TRAP_FPU_SAVE_ON_STACK
 	mov	%rbx, %rdx
 	mov	%r12, %rcx
@@ -504,7 +508,7 @@ dune_owner_is_gone_yes:
 /* A page fault: the interrupted stack lies in a GiB that was not mapped yet, or is unusable. */
 FUNCTION dune_nested_pgflt
 	FIX_ABSENT
-	mov	%gs:TH_FIX_STACK, %rsp
+	mov	%gs:TH_BAD_STACK, %rsp
 	PUSH_HARDWARE_FRAME
 	push	%rax
 	PUSH_REGS
@@ -514,7 +518,7 @@ FUNCTION dune_nested_pgflt
 
 /* Another exception: the interrupted stack pointer is not even an address. */
 FUNCTION dune_nested_trap
-	mov	%gs:TH_FIX_STACK, %rsp
+	mov	%gs:TH_BAD_STACK, %rsp
 	PUSH_HARDWARE_FRAME		/* of what was interrupted first */
 	push	%rax
 	PUSH_REGS
@@ -524,8 +528,8 @@ FUNCTION dune_nested_trap
 	.cfi_signal_frame
 	CFI_FRAME
 	addb	$2, %gs:TH_IST1_BYTE1	/* the IST stack is free again */
-	cld
-	mov	%gs:TH_FIX_FPU, %r12
+	FLAGS_RING0			/* what faults may be the push in the SYSCALL entry */
+	mov	%gs:TH_BAD_FPU, %r12
 	FPU_SAVE_FULL
 	mov	%rsp, %rbx
 	.cfi_def_cfa_register %rbx

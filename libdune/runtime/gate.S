@@ -13,9 +13,14 @@ dune_gate_start:
 
 /*
  * SYSCALL in ring 0: libc's, and the program's. rsp is the program's, with a red zone below; rcx is
- * where to return to, r11 its flags.
+ * where to return to, r11 its flags. Unwinders go on there: handlers of signals interrupt this, and
+ * thread cancellation unwinds from one.
  */
 FUNCTION dune_lstar_ring0
+	.cfi_startproc
+	.cfi_signal_frame		/* rcx is behind SYSCALL, which need not be within a call */
+	.cfi_def_cfa %rsp, 0
+	.cfi_register %rip, %rcx
 	cmp	$13, %eax		/* rt_sigaction */
 	je	.Lspecial
 	cmp	$131, %eax		/* sigaltstack */
@@ -27,9 +32,13 @@ FUNCTION dune_lstar_ring0
 	.hidden	dune_lstar_done
 dune_lstar_done:
 	lea	-128(%rsp), %rsp
+	.cfi_adjust_cfa_offset 128
 	push	%r11
+	.cfi_adjust_cfa_offset 8
 	popfq
+	.cfi_adjust_cfa_offset -8
 	lea	128(%rsp), %rsp
+	.cfi_adjust_cfa_offset -128
 	jmp	*%rcx
 
 /* A signal came before the call: its handler first, as soon as the flags are back; then SYSCALL again. */
@@ -39,13 +48,23 @@ dune_lstar_restart:
 	sub	$2, %rcx
 	jmp	dune_lstar_done
 
-/* Calls that are not Linux' alone: signals.cc and syscalls.cc. All registers but rax survive. */
+/*
+ * Calls that are not Linux' alone: signals.cc and syscalls.cc. All registers but rax survive. SYSCALL
+ * has cleared IOPL, which says that this is ring 0, also in handlers of what faults here.
+ */
 .Lspecial:
 	lea	-128(%rsp), %rsp
+	.cfi_adjust_cfa_offset 128
 	push	%rbx
-	mov	%rsp, %rbx
-	and	$-16, %rsp
+	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %rbx, 0
 	push	%rcx
+	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %rip, 0
+	mov	%rsp, %rbx
+	.cfi_def_cfa_register %rbx
+	and	$-16, %rsp
+	FLAGS_RING0
 	push	%r11
 	push	%rdi
 	push	%rsi
@@ -53,10 +72,11 @@ dune_lstar_restart:
 	push	%r10
 	push	%r8
 	push	%r9
+	push	%r9			/* a multiple of 16 */
 	mov	%r10, %rcx
 	mov	%eax, %r8d
-	cld
 	call	dune_special_syscall
+	pop	%r9
 	pop	%r9
 	pop	%r8
 	pop	%r10
@@ -64,11 +84,18 @@ dune_lstar_restart:
 	pop	%rsi
 	pop	%rdi
 	pop	%r11
-	pop	%rcx
 	mov	%rbx, %rsp
+	.cfi_def_cfa_register %rsp
+	pop	%rcx
+	.cfi_adjust_cfa_offset -8
+	.cfi_register %rip, %rcx
 	pop	%rbx
+	.cfi_adjust_cfa_offset -8
+	.cfi_same_value %rbx
 	lea	128(%rsp), %rsp
+	.cfi_adjust_cfa_offset -128
 	jmp	dune_lstar_done
+	.cfi_endproc
 	END dune_lstar_ring0
 
 /* void dune_passthrough_syscall(struct dune_tf *tf) */

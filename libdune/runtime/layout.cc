@@ -94,6 +94,8 @@ SAME(TH_IDT_PTR, Thread, idt_ptr);
 SAME(TH_TSS, Thread, tss);
 SAME(TH_FIX_FPU, Thread, fix_fpu);
 SAME(TH_SLOT_EPOCH, Thread, slot_epoch);
+SAME(TH_BAD_STACK, Thread, bad_stack);
+SAME(TH_BAD_FPU, Thread, bad_fpu);
 static_assert(TH_IST1_BYTE1 == offsetof(Thread, tss) + offsetof(TaskState, ist) + 1);
 static_assert(sizeof(TaskState) == 104 && sizeof(TablePointer) == 10);
 

@@ -83,6 +83,8 @@
 #define TH_IST1_BYTE1 (TH_TSS + 36 + 1)
 #define TH_FIX_FPU 216
 #define TH_SLOT_EPOCH 224
+#define TH_BAD_STACK 232
+#define TH_BAD_FPU 240
 #define TH_VCPU_FD 80
 
 /* struct dune_regs, in the order of their encoding */

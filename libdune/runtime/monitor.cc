@@ -46,12 +46,12 @@ void on_exception(dune_tf* tf, std::uint64_t vector, void* fpu) noexcept {
 
 /** By page tables, or by Linux. */
 void on_page_fault(std::uintptr_t address, std::uint64_t fec, dune_tf* tf) {
-    const rt::FaultSignal what = rt::signal_of_page_fault(address, fec);
+    const rt::FaultSignal what = rt::signal_of_page_fault(address, fec, *tf);
     if ((tf->cs & 3) == 0) {
         rt::default_page_fault(address, fec, tf);
         return;
     }
-    if (!rt::self()->fault_from_host && rt::tables_explain(address, fec) &&
+    if (!rt::is_from_host(*tf) && rt::tables_explain(address, fec) &&
         mm::resolve_fault(mm::backing().current_root(), address, fec) == 0)
         return;
     tf->err = fec;

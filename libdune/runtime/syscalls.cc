@@ -13,6 +13,8 @@
 #include "sys.h"
 #include "thread.h"
 
+extern "C" std::size_t dune_copy_user(void* to, const void* from, std::size_t len);
+
 namespace dune::rt {
 namespace {
 
@@ -23,31 +25,60 @@ bool on_stack(const stack_t& stack, std::uintptr_t sp) noexcept {
            sp - reinterpret_cast<std::uintptr_t>(stack.ss_sp) < stack.ss_size;
 }
 
-long alternate_stack(const stack_t* wanted, stack_t* old, std::uintptr_t sp) noexcept {
+/** Copy what the program points to, as Linux does: false, not a fault, if it cannot be touched. */
+bool copy(void* to, const void* from, std::size_t len) noexcept {
+    const std::uintptr_t ends =
+        reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from);
+    return ends >> 47 == 0 && dune_copy_user(to, from, len) == 0;
+}
+
+long set_alternate_stack(const stack_t& wanted, bool in_use) noexcept {
     stack_t& stack = self()->altstack;
-    const bool in_use = on_stack(stack, sp);
-    if (old != nullptr) {
-        *old = stack;
-        if (in_use)
-            old->ss_flags |= SS_ONSTACK;
-    }
-    if (wanted == nullptr)
-        return 0;
     if (in_use)
         return -EPERM;
-    if ((wanted->ss_flags & SS_DISABLE) != 0) {
+    if ((wanted.ss_flags & SS_DISABLE) != 0) {
         stack = {.ss_sp = nullptr, .ss_flags = SS_DISABLE, .ss_size = 0};
         return 0;
     }
     constexpr int kAutoDisarm = static_cast<int>(1U << 31);
-    if ((wanted->ss_flags & ~(SS_ONSTACK | kAutoDisarm)) != 0)
+    if ((wanted.ss_flags & ~(SS_ONSTACK | kAutoDisarm)) != 0)
         return -EINVAL;
-    if (wanted->ss_size < kMinStack)
+    if (wanted.ss_size < kMinStack)
         return -ENOMEM;
-    stack = {.ss_sp = wanted->ss_sp,
-             .ss_flags = wanted->ss_flags & kAutoDisarm,
-             .ss_size = wanted->ss_size};
+    stack = {.ss_sp = wanted.ss_sp,
+             .ss_flags = wanted.ss_flags & kAutoDisarm,
+             .ss_size = wanted.ss_size};
     return 0;
+}
+
+long alternate_stack(const stack_t* wanted, stack_t* old, std::uintptr_t sp) noexcept {
+    stack_t before = self()->altstack;
+    const bool in_use = on_stack(before, sp);
+    if (in_use)
+        before.ss_flags |= SS_ONSTACK;
+    if (wanted != nullptr) {
+        stack_t now;
+        if (!copy(&now, wanted, sizeof(now)))
+            return -EFAULT;
+        if (const long ret = set_alternate_stack(now, in_use); ret != 0)
+            return ret;
+    }
+    return old == nullptr || copy(old, &before, sizeof(before)) ? 0 : -EFAULT;
+}
+
+long action(int sig, const KernelSigaction* wanted, KernelSigaction* old) noexcept {
+    KernelSigaction now;
+    KernelSigaction before;
+    if (wanted != nullptr && !copy(&now, wanted, sizeof(now)))
+        return -EFAULT;
+    const long ret = signal_action(sig, wanted != nullptr ? &now : nullptr, &before);
+    return ret != 0 || old == nullptr || copy(old, &before, sizeof(before)) ? ret : -EFAULT;
+}
+
+/** A segment base, to where the program wants it. */
+long get_base(std::uint32_t msr, void* to) noexcept {
+    const std::uint64_t base = rdmsr(msr);
+    return copy(to, &base, sizeof(base)) ? 0 : -EFAULT;
 }
 
 /** FS is ring 0's own; GS as the program knows it is what SWAPGS swaps in for ring 3. */
@@ -66,11 +97,9 @@ long arch_prctl(int code, std::uint64_t value) noexcept {
         case ARCH_SET_GS:
             return set_base(code, value);
         case ARCH_GET_FS:
-            *reinterpret_cast<std::uint64_t*>(value) = rdmsr(MSR_FS_BASE);
-            return 0;
+            return get_base(MSR_FS_BASE, reinterpret_cast<void*>(value));
         case ARCH_GET_GS:
-            *reinterpret_cast<std::uint64_t*>(value) = rdmsr(MSR_KERNEL_GS_BASE);
-            return 0;
+            return get_base(MSR_KERNEL_GS_BASE, reinterpret_cast<void*>(value));
         default:
             return sys(SYS_arch_prctl, code, value);
     }
@@ -87,8 +116,8 @@ extern "C" __attribute__((visibility("hidden"))) long dune_special_syscall(
         case SYS_rt_sigaction:
             if (d != sizeof(std::uint64_t))
                 return -EINVAL;
-            return signal_action(static_cast<int>(a), reinterpret_cast<const KernelSigaction*>(b),
-                                 reinterpret_cast<KernelSigaction*>(c));
+            return action(static_cast<int>(a), reinterpret_cast<const KernelSigaction*>(b),
+                          reinterpret_cast<KernelSigaction*>(c));
         case SYS_sigaltstack:
             return alternate_stack(reinterpret_cast<const stack_t*>(a),
                                    reinterpret_cast<stack_t*>(b),

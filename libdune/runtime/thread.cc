@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 
 #include "fpu_area.h"
@@ -30,15 +31,19 @@ constexpr std::size_t kBlock = 64 << 10;
  *     64 KiB   upper half of the IST 1 stack
  *     68 KiB   struct Thread
  *     76 KiB   stack of #DF
- *     84 KiB   stack of the faults that cannot use the interrupted one
+ *     84 KiB   stack on which what is absent is mapped
+ *     100 KiB  stack of the faults that cannot use the interrupted one: a signal's handler may come
+ *              from there, and meet what is absent
  *     124 KiB  where IST 1 would be if a third frame came
  *     128 KiB  areas for the vector state, then 128 KiB of stack for host mode
  */
 constexpr std::size_t kKernelStackTop = 60 << 10;
 constexpr std::size_t kThreadOffset = 68 << 10;
 constexpr std::size_t kDoubleFaultTop = 84 << 10;
-constexpr std::size_t kFixStackTop = 124 << 10;
+constexpr std::size_t kFixStackTop = 100 << 10;
+constexpr std::size_t kBadStackTop = 124 << 10;
 constexpr std::size_t kFpuOffset = 128 << 10;
+constexpr std::size_t kFpuAreas = 4;
 static_assert(kThreadOffset + sizeof(Thread) <= (76 << 10));
 static_assert(IST_TOP + kThreadOffset == kBlock + 0x100);
 
@@ -47,7 +52,7 @@ std::size_t fpu_slot() noexcept {
 }
 
 std::size_t trampoline_offset() noexcept {
-    const std::size_t fpu_end = kFpuOffset + 3 * fpu_slot() + kPage;
+    const std::size_t fpu_end = kFpuOffset + kFpuAreas * fpu_slot() + kPage;
     return (fpu_end + kPage - 1) & ~(kPage - 1);
 }
 
@@ -203,31 +208,43 @@ void thread_reset(Thread& thread) noexcept {
     thread.trap_fpu = fpu_area(base, 0);
     thread.user_fpu = fpu_area(base, 1);
     thread.fix_fpu = fpu_area(base, 2);
-    for (std::size_t i = 0; i < 3; ++i)
+    thread.bad_fpu = fpu_area(base, 3);
+    for (std::size_t i = 0; i < kFpuAreas; ++i)
         fpu_area_clear(fpu_area(base, i));
     thread.fix_stack = reinterpret_cast<std::uintptr_t>(base + kFixStackTop - 8);
+    thread.bad_stack = reinterpret_cast<std::uintptr_t>(base + kBadStackTop - 8);
     thread.jump_rsp = 0;
 }
+
+namespace {
+
+/** Unless it was closed before, and the number is another file's. */
+void close_vcpu(Thread& thread) noexcept {
+    const int fd = thread.vcpu_fd;
+    // Without a vector to read, a vCPU's file, and no other, says EFAULT, or EPERM in a child.
+    const long ret = fd < 0 ? -EBADF : sys(SYS_ioctl, fd, DUNE_INTERRUPT, nullptr);
+    if (ret == -EFAULT || ret == -EPERM)
+        sys(SYS_close, fd);
+    thread.vcpu_fd = -1;
+}
+
+}  // namespace
 
 void thread_drop_vcpu(Thread& thread) noexcept {
     if (thread.page != nullptr)
         sys(SYS_munmap, thread.page, kVcpuMapSize);
     if (thread.door_map != nullptr)
         sys(SYS_munmap, thread.door_map, kPage);
-    if (thread.vcpu_fd >= 0)
-        sys(SYS_close, thread.vcpu_fd);
+    close_vcpu(thread);
     thread.page = nullptr;
     thread.door_map = nullptr;
-    thread.vcpu_fd = -1;
 }
 
 void thread_forget_vcpu(Thread& thread) noexcept {
     // Its pages are not mapped here; other things may be by now.
     thread.page = nullptr;
     thread.door_map = nullptr;
-    if (thread.vcpu_fd >= 0)
-        sys(SYS_close, thread.vcpu_fd);
-    thread.vcpu_fd = -1;
+    close_vcpu(thread);
 }
 
 }  // namespace dune::rt

@@ -34,8 +34,6 @@ struct HostContext {
     std::uint64_t rip, rflags;
 };
 
-constexpr std::size_t kKernelStackSize = 64 << 10;
-constexpr std::size_t kFixStackSize = 16 << 10;
 constexpr std::size_t kTrampolineStackSize = 128 << 10;
 constexpr std::size_t kGdtEntries = 16;
 
@@ -48,7 +46,7 @@ struct Thread {
     std::uint64_t user_fs;    ///< ring 3's FS base while ring 0 runs
     std::uint8_t* trap_fpu;   ///< where traps of ring 0 save vector registers, if it is free
     std::uint8_t* user_fpu;   ///< where entries from ring 3 save them
-    std::uint64_t fix_stack;  ///< top of a stack for faults that cannot use the interrupted one
+    std::uint64_t fix_stack;  ///< top of a stack for mapping what is absent
     std::uint64_t jump_rsp;   ///< frame of the innermost dune_jump_to_user()
     dune_vcpu_page* page;
     int vcpu_fd;
@@ -59,14 +57,15 @@ struct Thread {
     TaskState tss;
     std::uint8_t* fix_fpu;     ///< vector registers, while a fault is dealt with on fix_stack
     std::uint64_t slot_epoch;  ///< dune_slot_epoch at this thread's last look
+    std::uint64_t bad_stack;   ///< top of a stack for faults that cannot use the interrupted one
+    std::uint8_t* bad_fpu;     ///< vector registers of what they interrupted
 
     std::uint64_t gdt[kGdtEntries];
 
     // Host mode's.
     int tid;
     int pid;
-    bool fault_from_host;  ///< a page-fault handler runs for a refusal of Linux
-    bool active;           ///< the trampoline runs: the thread is in Dune mode as its user sees it
+    bool active;  ///< the trampoline runs: the thread is in Dune mode as its user sees it
     volatile std::uint16_t* door;
     void* door_map;
     std::uint64_t trampoline_stack;  ///< top

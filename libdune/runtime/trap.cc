@@ -7,6 +7,7 @@
 #include "../mm/backing.h"
 #include "../mm/fault.h"
 #include "../mm/tables.h"
+#include "fpu_area.h"
 #include "gates.h"
 #include "layout.h"
 #include "process.h"
@@ -68,6 +69,27 @@ void default_syscall(dune_tf* tf) {
                  "system call of ring 3, and no handler registered for it");
 }
 
+/** Does an access to ring 3's memory fault? Then it goes on elsewhere. */
+bool fix_up(dune_tf* tf) noexcept {
+    for (const auto& [insn, fixup] : kFixups)
+        if (tf->rip == reinterpret_cast<std::uint64_t>(insn)) {
+            tf->rip = reinterpret_cast<std::uint64_t>(fixup);
+            return true;
+        }
+    return false;
+}
+
+/** Where the page-fault entry saved the vector registers of what it interrupted (entry.S). */
+void* saved_vector_state(const dune_tf& tf) noexcept {
+    const Thread& thread = *self();
+    if ((tf.cs & 3) != 0)
+        return thread.user_fpu;
+    const auto frame = reinterpret_cast<std::uint64_t>(&tf);
+    if (*reinterpret_cast<const std::uint64_t*>(thread.trap_fpu + FPU_OWNER) == frame)
+        return thread.trap_fpu;
+    return reinterpret_cast<void*>((frame - fpu_area_size()) & ~std::uint64_t{63});
+}
+
 void set_pgflt(dune_pgflt_cb cb, bool general_regs) noexcept {
     // Between the two, the entry that preserves more must not meet the other's handler.
     if (!general_regs)
@@ -85,10 +107,15 @@ FaultSignal signal_of_exception(unsigned vector) noexcept {
     return {sig, exception.sig != 0 ? exception.code : SI_KERNEL, sig == SIGFPE || sig == SIGILL};
 }
 
-FaultSignal signal_of_page_fault(std::uintptr_t addr, std::uint64_t fec) noexcept {
+bool is_from_host(const dune_tf& tf) noexcept {
+    return (tf.err & DUNE_PF_FROM_HOST) != 0;
+}
+
+FaultSignal signal_of_page_fault(std::uintptr_t addr, std::uint64_t fec,
+                                 const dune_tf& tf) noexcept {
     const dune_vcpu_page* const page = self()->page;
-    // The page remembers Linux' last refusal; the entry code took its mark out of the error code.
-    if (page->fault_signal != 0 && page->fault_address == addr && self()->fault_from_host)
+    // The page remembers Linux' last refusal.
+    if (page->fault_signal != 0 && page->fault_address == addr && is_from_host(tf))
         return {static_cast<int>(page->fault_signal), page->fault_si_code, false};
     return {SIGSEGV, (fec & FEC_P) != 0 ? SEGV_ACCERR : SEGV_MAPERR, false};
 }
@@ -107,11 +134,13 @@ bool tables_explain(std::uintptr_t addr, std::uint64_t fec) noexcept {
 }
 
 void default_page_fault(std::uintptr_t addr, std::uint64_t fec, dune_tf* tf) noexcept {
-    if (!self()->fault_from_host && tables_explain(addr, fec) &&
+    if (!is_from_host(*tf) && tables_explain(addr, fec) &&
         mm::resolve_fault(mm::backing().current_root(), addr, fec) == 0)
         return;
-    const FaultSignal what = signal_of_page_fault(addr, fec);
-    fault_to_signal(tf, nullptr, what.sig, what.code, addr, T_PGFLT);
+    if (fix_up(tf))
+        return;
+    const FaultSignal what = signal_of_page_fault(addr, fec, *tf);
+    fault_to_signal(tf, saved_vector_state(*tf), what.sig, what.code, addr, T_PGFLT);
 }
 
 void set_trap_handler(unsigned vector, TrapHandler handler) noexcept {
@@ -144,21 +173,15 @@ extern "C" {
 __attribute__((visibility("hidden"))) void dune_pgflt_from_host(std::uintptr_t addr,
                                                                 std::uint64_t fec, dune_tf* tf,
                                                                 void* fpu) {
-    for (const auto& [insn, fixup] : kFixups)
-        if (tf->rip == reinterpret_cast<std::uint64_t>(insn)) {
-            tf->rip = reinterpret_cast<std::uint64_t>(fixup);
-            return;
-        }
+    if (fix_up(tf))
+        return;
     if (self()->page->fault_si_code == SEGV_MAPERR)
         fec &= ~FEC_P;
-    self()->fault_from_host = true;
     if (has_pgflt_handler()) {
         dune_pgflt_handler(addr, fec, tf);
-        self()->fault_from_host = false;
         return;
     }
-    const FaultSignal what = signal_of_page_fault(addr, fec);
-    self()->fault_from_host = false;
+    const FaultSignal what = signal_of_page_fault(addr, fec, *tf);
     fault_to_signal(tf, fpu, what.sig, what.code, addr, T_PGFLT);
 }
 

@@ -20,8 +20,11 @@ struct FaultSignal {
     bool at_instruction;  ///< si_addr is the instruction's address
 };
 FaultSignal signal_of_exception(unsigned vector) noexcept;
+/** Is it Linux that refuses, not the page tables? The entry leaves the mark in the frame alone. */
+bool is_from_host(const dune_tf& tf) noexcept;
 /** Of a page fault of this thread, right after it: it may be one of Linux'. */
-FaultSignal signal_of_page_fault(std::uintptr_t addr, std::uint64_t fec) noexcept;
+FaultSignal signal_of_page_fault(std::uintptr_t addr, std::uint64_t fec,
+                                 const dune_tf& tf) noexcept;
 
 /** The interrupt that tells a monitor of ring 3 (dune/user.h) of signals. */
 constexpr unsigned kMonitorVector = 199;
