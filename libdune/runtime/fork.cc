@@ -72,6 +72,11 @@ void fork_init() noexcept {
 
 }  // namespace dune::rt
 
+/** In the child, on the trampoline's stack. */
 extern "C" void dune_fork_child() noexcept {
-    dune::rt::give_back();
+    using namespace dune::rt;
+    // In Dune mode it was libdune that kept it.
+    if (const Thread* const thread = current(); thread != nullptr && thread->active)
+        restore_altstack(*thread);
+    give_back();
 }

@@ -69,6 +69,12 @@ void host_handler(int sig, siginfo_t* info, void* ctx) noexcept {
     } else if (action.callback == nullptr) {
         if (!is_handler(action.wanted))
             return;
+        if (thread->signal.number != 0) {
+            // Interrupts are masked, and the program unblocked signals: it waits in Linux again.
+            signal_requeue(sig, *info);
+            mask_of(*context) = ~std::uint64_t{0};
+            return;
+        }
         thread->signal.number = sig;
         thread->signal.info = *info;
         thread->signal.mask = mask_of(*context);

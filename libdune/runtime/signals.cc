@@ -50,6 +50,20 @@ void put(int sig, const SignalAction& action) noexcept {
     __atomic_store_n(&entry.version, next, __ATOMIC_SEQ_CST);
 }
 
+/** Also if this code runs on it: Linux looks at the stack pointer. */
+void disable_altstack(const Thread& thread) noexcept {
+    const stack_t none = {.ss_sp = nullptr, .ss_flags = SS_DISABLE, .ss_size = 0};
+    long nr = SYS_sigaltstack;
+    asm volatile(
+        "mov %%rsp, %%rbx\n\t"
+        "mov %[stack], %%rsp\n\t"
+        "syscall\n\t"
+        "mov %%rbx, %%rsp"
+        : "+a"(nr)
+        : "D"(&none), "S"(nullptr), [stack] "d"(thread.trampoline_stack), "m"(none)
+        : "rbx", "rcx", "r11", "memory");
+}
+
 bool valid(int sig) noexcept {
     return sig >= 1 && sig <= kSignals;
 }
@@ -158,15 +172,35 @@ void signals_enter(Thread& thread) noexcept {
     // Handlers that host-mode code installed since, if any.
     signals_init();
     // The frames of Linux go to the trampoline's stack; the program's handlers to the program's.
-    const stack_t none = {.ss_sp = nullptr, .ss_flags = SS_DISABLE, .ss_size = 0};
     sys(SYS_sigaltstack, nullptr, &thread.altstack);
+    thread.altstack.ss_flags &= ~SS_ONSTACK;
     if ((thread.altstack.ss_flags & SS_DISABLE) == 0)
-        sys(SYS_sigaltstack, &none, nullptr);
+        disable_altstack(thread);
 }
 
 void signals_leave(Thread& thread) noexcept {
+    restore_altstack(thread);
+    const int sig = thread.signal.number;
+    if (sig == 0)
+        return;
+    // One that found interrupts masked until now: Linux is to bring it once more, to host mode.
+    thread.signal.number = 0;
+    signal_requeue(sig, thread.signal.info);
+    sys_sigprocmask(SIG_SETMASK, &thread.signal.mask, nullptr);
+}
+
+void restore_altstack(const Thread& thread) noexcept {
     if ((thread.altstack.ss_flags & SS_DISABLE) == 0)
         sys(SYS_sigaltstack, &thread.altstack, nullptr);
+}
+
+void signal_requeue(int sig, const siginfo_t& info) noexcept {
+    const SignalAction action = signal_get(sig);
+    if ((action.wanted.flags & static_cast<std::uint32_t>(SA_RESETHAND)) != 0) {
+        const KernelSigaction ours = host_action(action);  // Linux has reset it
+        sys_sigaction(sig, &ours, nullptr);
+    }
+    sys(SYS_rt_tgsigqueueinfo, sys(SYS_getpid), sys(SYS_gettid), sig, &info);
 }
 
 }  // namespace dune::rt

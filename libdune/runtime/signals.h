@@ -21,6 +21,10 @@ void signals_init() noexcept;
 /** The thread goes to Dune mode, or comes back to host mode. */
 void signals_enter(Thread& thread) noexcept;
 void signals_leave(Thread& thread) noexcept;
+/** Linux' alternate stack becomes the program's again. Host mode, on another stack. */
+void restore_altstack(const Thread& thread) noexcept;
+/** Have Linux bring a signal to this thread once more, as soon as it is not blocked. Host mode. */
+void signal_requeue(int sig, const siginfo_t& info) noexcept;
 
 /** rt_sigaction, as the program sees it. @return 0 or a negative errno. Context: any */
 long signal_action(int sig, const KernelSigaction* act, KernelSigaction* old) noexcept;

@@ -230,11 +230,17 @@ Next handle_syscall(Thread& thread) noexcept {
     }
 }
 
-[[noreturn]] void leave(Thread& thread) noexcept {
+/** To host mode, unless the handler of a signal comes first. */
+Next leave(Thread& thread) noexcept {
+    dune_vcpu_page& page = *thread.page;
+    if (page.pending_any != 0 && takes_interrupts(page)) {
+        repeat_call(page);
+        return kRun;
+    }
     threads_remove(thread);
-    thread.active = false;
+    __atomic_store_n(&thread.active, false, __ATOMIC_SEQ_CST);
     signals_leave(thread);
-    dune_resume_host(thread.page);
+    dune_resume_host(&page);
 }
 
 }  // namespace
@@ -260,7 +266,7 @@ __attribute__((visibility("hidden"))) int dune_trampoline_other(dune::rt::Thread
         case DUNE_EXIT_SYSCALL:
             return handle_syscall(*thread);
         case DUNE_EXIT_LEAVE:
-            leave(*thread);
+            return leave(*thread);
         case DUNE_EXIT_DEATH:
             report_death(thread->page);
         case DUNE_EXIT_BOUNCE:
