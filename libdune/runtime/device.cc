@@ -43,11 +43,32 @@ const char* advice(int error) noexcept {
     }
 }
 
+/**
+ * Give a file of libdune's a number that programs, which get the lowest that is free, do not expect
+ * to have for themselves.
+ */
+int out_of_the_way(int fd) noexcept {
+    constexpr int kFirst = 512;
+    const long moved = sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, kFirst);
+    if (moved < 0)
+        return fd;
+    sys(SYS_close, fd);
+    return static_cast<int>(moved);
+}
+
 int open_device() noexcept {
     const int fd = static_cast<int>(sys(SYS_openat, AT_FDCWD, DUNE_DEVICE, O_RDWR | O_CLOEXEC, 0));
     if (fd < 0)
         complain("cannot open %s (error %d): %s", DUNE_DEVICE, -fd, advice(-fd));
-    return fd;
+    return fd < 0 ? fd : out_of_the_way(fd);
+}
+
+/** Is it what libdune opened? A program that closes all files gives the number to one of its own.
+ */
+bool is_device(int fd) noexcept {
+    dune_info info = {};
+    info.size = sizeof(info);
+    return sys(SYS_ioctl, fd, DUNE_GET_INFO, &info) == 0;
 }
 
 }  // namespace
@@ -80,13 +101,16 @@ int device_open() noexcept {
     process.device = fd;
     process.info = info;
     process.pid = static_cast<int>(sys(SYS_getpid));
-    const auto slots = mm::slots().init(info.nr_slots, bind_slot, nullptr);
+    // The pool has slots already if dune_init() failed behind it before.
+    const auto slots = pgroot == nullptr ? mm::slots().init(info.nr_slots, bind_slot, nullptr)
+                                         : mm::slots().replay(bind_slot, nullptr);
     return slots.code();
 }
 
 int device_reopen() noexcept {
     // The parent's file is bound to the parent's memory.
-    sys(SYS_close, process.device);
+    if (is_device(process.device))
+        sys(SYS_close, process.device);
     const int fd = open_device();
     if (fd < 0)
         return fd;
@@ -98,16 +122,22 @@ int device_reopen() noexcept {
 int vcpu_open(Thread& thread) noexcept {
     dune_vcpu_create create = {};
     create.size = sizeof(create);
-    const long fd = sys(SYS_ioctl, process.device, DUNE_CREATE_VCPU, &create);
+    long fd = sys(SYS_ioctl, process.device, DUNE_CREATE_VCPU, &create);
+    if (fd < 0 && !is_device(process.device)) {  // the program closed it; any other will do
+        if (const int device = open_device(); device >= 0) {
+            process.device = device;
+            fd = sys(SYS_ioctl, device, DUNE_CREATE_VCPU, &create);
+        }
+    }
     if (fd < 0) {
         complain("cannot make a vCPU (error %ld): %s", -fd, advice(static_cast<int>(-fd)));
         return static_cast<int>(fd);
     }
-    thread.vcpu_fd = static_cast<int>(fd);
+    thread.vcpu_fd = out_of_the_way(static_cast<int>(fd));
     const long page =
-        sys(SYS_mmap, nullptr, kVcpuMapSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    const long door =
-        sys(SYS_mmap, nullptr, kVcpuMapSize, PROT_READ, MAP_SHARED, fd, process.info.door_offset);
+        sys(SYS_mmap, nullptr, kVcpuMapSize, PROT_READ | PROT_WRITE, MAP_SHARED, thread.vcpu_fd, 0);
+    const long door = sys(SYS_mmap, nullptr, kVcpuMapSize, PROT_READ, MAP_SHARED, thread.vcpu_fd,
+                          process.info.door_offset);
     if (page > 0)
         thread.page = reinterpret_cast<dune_vcpu_page*>(page);
     if (door > 0)
