@@ -138,7 +138,6 @@ int dune_init(bool map_full) {
     process.fast_entry = fast_entry_possible();
     ret = ring0_map_init();
     if (ret != 0) {
-        complain("cannot make the page tables (error %d)", -ret);
         sys(SYS_close, process.device);
         process.device = -1;
         return ret;

@@ -47,6 +47,9 @@ int vcpu_open(Thread& thread) noexcept;
 int ring0_map_init() noexcept;
 /** Map a GiB (address >> 30) for ring 0 in a root. @return 0 or a negative errno */
 int ring0_map_slot(ptent_t* root, std::uint32_t slot) noexcept;
+/** Map a range in pgroot; a reservation, with map_full, as it is used. @return 0 or a negative
+ * errno */
+int ring0_map_range(std::uintptr_t va, std::size_t len) noexcept;
 /** CR3 for pgroot. */
 std::uint64_t pgroot_cr3() noexcept;
 

@@ -77,13 +77,26 @@ bool in_use(std::uint32_t slot) noexcept {
            0;
 }
 
+/** Once: what comes of it may look like a fault of the program's. */
+void complain_of_space() noexcept {
+    static bool done;
+    if (!__atomic_exchange_n(&done, true, __ATOMIC_RELAXED))
+        complain(
+            "guest-physical space is used up: this CPU has %u GiB of it, and the process touched "
+            "as many different GiB of its address space",
+            mm::slots().capacity());
+}
+
 }  // namespace
 
 int ring0_map_slot(ptent_t* root, std::uint32_t slot) noexcept {
     const std::uintptr_t va = static_cast<std::uintptr_t>(slot) << SlotMap::kShift;
     const auto pa = mm::slots().va_to_pa(va);
-    if (!pa)
+    if (!pa) {
+        if (pa.code() == -ENOSPC)
+            complain_of_space();
         return pa.code();
+    }
     ptent_t* const pointers = table_at(root + PDX(3, va), nullptr);
     if (pointers == nullptr)
         return -ENOMEM;
@@ -106,13 +119,25 @@ int ring0_map_slot(ptent_t* root, std::uint32_t slot) noexcept {
 
 namespace {
 
-int map_now(const dune_procmap_entry* entry) noexcept {
-    if (entry->begin >> 47 != 0)
+/** Larger ones are mapped as they are used. */
+constexpr std::uintptr_t kReservation = std::uintptr_t{16} << 30;
+
+int map_range(std::uintptr_t begin, std::uintptr_t end) noexcept {
+    if (begin >> 47 != 0)
         return 0;
-    for (std::uintptr_t slot = entry->begin >> SlotMap::kShift;
-         slot <= (entry->end - 1) >> SlotMap::kShift; ++slot)
-        if (!in_use(static_cast<std::uint32_t>(slot)))
-            if (const int ret = ring0_map_slot(pgroot, static_cast<std::uint32_t>(slot)); ret != 0)
+    const auto first = static_cast<std::uint32_t>(begin >> SlotMap::kShift);
+    const auto last = static_cast<std::uint32_t>((end - 1) >> SlotMap::kShift);
+    // Slots are not given back: what cannot have all is to take none.
+    std::uint32_t missing = 0;
+    for (std::uint32_t slot = first; slot <= last; ++slot)
+        missing += mm::slots().find(static_cast<std::uintptr_t>(slot) << SlotMap::kShift) == 0;
+    if (missing > mm::slots().capacity() - mm::slots().used()) {
+        complain_of_space();
+        return -ENOSPC;
+    }
+    for (std::uint32_t slot = first; slot <= last; ++slot)
+        if (!in_use(slot))
+            if (const int ret = ring0_map_slot(pgroot, slot); ret != 0)
                 return ret;
     return 0;
 }
@@ -120,21 +145,22 @@ int map_now(const dune_procmap_entry* entry) noexcept {
 int map_error;
 
 void map_entry(const dune_procmap_entry* entry) {
-    // Large reservations are mapped as they are used.
-    constexpr std::uintptr_t kReservation = std::uintptr_t{16} << 30;
     if (map_error == 0 && entry->end - entry->begin < kReservation)
-        map_error = map_now(entry);
+        map_error = map_range(entry->begin, entry->end);
 }
 
-/** Does Linux have anything at an address? */
+/** Does Linux have anything at an address, or will it grow a stack to there? */
 bool linux_maps(std::uintptr_t va) noexcept {
     unsigned char resident;
-    return sys(SYS_mincore, va & ~std::uintptr_t{4095}, 4096, &resident) != -ENOMEM;
+    const std::uintptr_t page = va & ~std::uintptr_t{4095};
+    if (sys(SYS_mincore, page, 4096, &resident) != -ENOMEM)
+        return true;
+    // No signal has that number, which Linux says after it has read, or could not read, the action.
+    return sys(SYS_rt_sigaction, kSignals + 1, page, nullptr, sizeof(std::uint64_t)) == -EINVAL;
 }
 
-}  // namespace
-
-int ring0_map_init() noexcept {
+/** pgroot, with the pool. */
+int make_root() noexcept {
     unsigned a = 0, b = 0, c = 0, d = 0;
     __get_cpuid(0x80000001, &a, &b, &c, &d);
     process.large_pages = (d & (1U << 26)) != 0;
@@ -154,9 +180,36 @@ int ring0_map_init() noexcept {
          ++slot)
         if (const int ret = ring0_map_slot(pgroot, static_cast<std::uint32_t>(slot)); ret != 0)
             return ret;
+    return 0;
+}
+
+/** What Linux has mapped. */
+int map_process() noexcept {
     map_error = 0;
-    dune_procmap_iterate(map_entry);
+    if (const int ret = dune_procmap_iterate(map_entry); ret != 0) {
+        complain("cannot read /proc/self/maps (error %d): %s", -ret,
+                 ret == -EMFILE || ret == -ENFILE ? "too many open files" : "is /proc mounted?");
+        return ret;
+    }
     return map_error;
+}
+
+}  // namespace
+
+int ring0_map_init() noexcept {
+    int ret = make_root();
+    if (ret == -ENOMEM)
+        complain(
+            "cannot make the page tables (error %d): there is not enough memory, or of addresses "
+            "('ulimit -v')",
+            ENOMEM);
+    else if (ret != 0 && ret != -ENOSPC)  // that was said
+        complain("cannot make the page tables (error %d)", -ret);
+    return ret != 0 ? ret : map_process();
+}
+
+int ring0_map_range(std::uintptr_t va, std::size_t len) noexcept {
+    return process.map_full && len >= kReservation ? 0 : map_range(va, va + len);
 }
 
 std::uint64_t pgroot_cr3() noexcept {

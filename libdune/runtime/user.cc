@@ -146,15 +146,11 @@ void* dune_mmap(void* addr, size_t length, int prot, int flags, int fd, off_t of
     void* const va = mmap(addr, length, prot, flags, fd, offset);
     if (va == MAP_FAILED || pgroot == nullptr)
         return va;
-    const auto first = reinterpret_cast<std::uintptr_t>(va) >> DUNE_SLOT_SHIFT;
-    const auto last = (reinterpret_cast<std::uintptr_t>(va) + length - 1) >> DUNE_SLOT_SHIFT;
-    for (auto slot = first; slot <= last; ++slot)
-        if (ring0_map_slot(pgroot, static_cast<std::uint32_t>(slot)) != 0) {
-            munmap(va, length);
-            errno = ENOMEM;
-            return MAP_FAILED;
-        }
-    return va;
+    if (ring0_map_range(reinterpret_cast<std::uintptr_t>(va), length) == 0)
+        return va;
+    munmap(va, length);
+    errno = ENOMEM;
+    return MAP_FAILED;
 }
 
 }  // extern "C"
