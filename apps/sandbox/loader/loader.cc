@@ -2,6 +2,7 @@
 
 #include "loader/loader.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -164,6 +165,16 @@ void place_brk(const Image& program) {
     process.brk_now = process.brk_start;
 }
 
+// As Linux gives them: the C library of the runtime has put something else there.
+uint64_t hardware_capabilities() {
+    unsigned a = 0;
+    unsigned b = 0;
+    unsigned c = 0;
+    unsigned d = 0;
+    __get_cpuid(1, &a, &b, &c, &d);
+    return d;
+}
+
 uint64_t make_stack(uint64_t top, const ExecImage& exec, const Image& program, uint64_t interp_base,
                     uint64_t vdso) {
     uint8_t random[16];
@@ -171,7 +182,7 @@ uint64_t make_stack(uint64_t top, const ExecImage& exec, const Image& program, u
     const uint64_t min_stack = getauxval(AT_MINSIGSTKSZ);
     AuxValue aux[] = {
         {AT_SYSINFO_EHDR, vdso},
-        {AT_HWCAP, getauxval(AT_HWCAP)},
+        {AT_HWCAP, hardware_capabilities()},
         {AT_PAGESZ, kPageSize},
         {AT_CLKTCK, getauxval(AT_CLKTCK)},
         {AT_PHDR, program.phdr},

@@ -17,6 +17,13 @@ class Writer {
   public:
     explicit Writer(uint64_t at) : at_(reinterpret_cast<uint64_t*>(at)) {}
     void put(uint64_t value) { *at_++ = value; }
+    void put_aux(uint64_t type, uint64_t value) {
+        put(type);
+        put(value);
+        StartInfo& start = process.start;
+        start.aux[start.aux_count][0] = type;
+        start.aux[start.aux_count++][1] = value;
+    }
     // Pointers to `count` strings from `string` on, and the NULL behind them; returns what follows.
     uint64_t put_strings(uint64_t string, uint32_t count) {
         for (; count > 0; count--) {
@@ -50,7 +57,10 @@ StackPlan build_stack(uint64_t top, const ExecImage& image, AuxValue* aux, size_
     Writer writer(plan.sp);
     const uint64_t argv = plan.strings + strlen(reinterpret_cast<const char*>(plan.strings)) + 1;
     writer.put(image.argc);
-    writer.put_strings(writer.put_strings(argv, image.argc), image.envc);
+    const uint64_t envp = writer.put_strings(argv, image.argc);
+    process.start.arguments = {argv, envp};
+    process.start.environment = {envp, writer.put_strings(envp, image.envc)};
+    process.start.aux_count = 0;
     for (size_t i = 0; i < aux_count; i++) {
         uint64_t value = aux[i].value;
         if (value == kRandomAt) {
@@ -60,8 +70,7 @@ StackPlan build_stack(uint64_t top, const ExecImage& image, AuxValue* aux, size_
         } else if (value == kExecFnAt) {
             value = plan.strings;
         }
-        writer.put(aux[i].type);
-        writer.put(value);
+        writer.put_aux(aux[i].type, value);
     }
     return plan;
 }

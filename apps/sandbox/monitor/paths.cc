@@ -301,11 +301,11 @@ bool proc_allows(std::string_view canonical, bool write) {
         return !write;  // of the machine: /proc/meminfo, /proc/sys
     }
     static constexpr std::string_view kMemory[] = {
-        "mem",     "pagemap", "clear_refs", "map_files", "syscall", "stack",         "auxv",
-        "environ", "attr",    "root",       "cwd",       "fd",      "seccomp_cache", "smaps_rollup",
+        "mem",  "pagemap", "clear_refs", "map_files", "syscall",       "stack",
+        "attr", "root",    "cwd",        "fd",        "seccomp_cache", "smaps_rollup",
     };
     // Of the program's own process they are shown without the runtime: proc_view.h.
-    static constexpr std::string_view kLayout[] = {"maps", "smaps", "numa_maps"};
+    static constexpr std::string_view kLayout[] = {"maps", "smaps", "numa_maps", "environ", "auxv"};
     static constexpr std::string_view kWritable[] = {
         "comm", "oom_score_adj", "coredump_filter", "timerslack_ns", "autogroup",
     };

@@ -164,6 +164,28 @@ void copy_stat(Copier& copier, bool own) {
     }
 }
 
+// What the program has there now: Linux, too, reads its memory, as far as it is there.
+void copy_memory(Thread& thread, long to, StartInfo::Range range) {
+    for (uint64_t at = range.begin; at < range.end;) {
+        const size_t page = kPageSize - at % kPageSize;
+        const size_t length = std::min<uint64_t>(page, range.end - at);
+        if (!engine::copy_in(thread.bytes, at, length)) {
+            return;
+        }
+        host_call(SYS_write, to, thread.bytes, length);
+        at += length;
+    }
+}
+
+void copy_start(Thread& thread, long to, std::string_view name) {
+    const StartInfo& start = process.start;
+    if (name == "auxv") {
+        host_call(SYS_write, to, start.aux, start.aux_count * sizeof(start.aux[0]));
+    } else {
+        copy_memory(thread, to, name == "environ" ? start.environment : start.arguments);
+    }
+}
+
 }  // namespace
 
 ProcView proc_view(std::string_view canonical) {
@@ -171,6 +193,9 @@ ProcView proc_view(std::string_view canonical) {
     const std::string_view name = process_file(canonical, &own);
     if (name == "stat") {
         return ProcView::Stat;
+    }
+    if (own && (name == "cmdline" || name == "environ" || name == "auxv")) {
+        return ProcView::Start;
     }
     if (own && (name == "maps" || name == "numa_maps")) {
         return ProcView::Maps;
@@ -193,7 +218,9 @@ long open_proc_view(Thread& thread, PathBuffer& path, ProcView view, uint64_t fl
         return copy;
     }
     Copier copier(thread, from, copy);
-    if (view == ProcView::Stat) {
+    if (view == ProcView::Start) {
+        copy_start(thread, copy, name);
+    } else if (view == ProcView::Stat) {
         copy_stat(copier, own);
     } else {
         copy_maps(copier, view == ProcView::Smaps);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Files of /proc that tell where a process' memory is, without what is the runtime's: maps, smaps,
-// numa_maps and stat. The program gets a copy, made when it opens the file.
+// numa_maps and stat; and with what it was started: cmdline, environ and auxv. The program gets a
+// copy, made when it opens the file.
 //
 // That the copy is made from a descriptor which other threads could read for a moment is no matter:
 // where the runtime is need not be a secret (see layout.h), but programs rely on what they read
@@ -19,6 +20,7 @@ enum class ProcView {
     Maps,   // lines, each about what begins at its first number
     Smaps,  // the same with further lines about each
     Stat,   // one line with addresses among its fields
+    Start,  // cmdline, environ, auxv: of the program, not of the runtime
 };
 
 // What a canonical path shows.

@@ -122,6 +122,19 @@ struct Thread {
     void* engine = nullptr;
 };
 
+// What a program finds on its stack when it starts, for /proc to tell: its arguments and
+// environment, which are its own to change, and the auxiliary vector, of which the kernel keeps a
+// copy.
+struct StartInfo {
+    struct Range {
+        uint64_t begin, end;
+    };
+    Range arguments, environment;
+    static constexpr size_t kMaxAux = 24;
+    uint64_t aux[kMaxAux][2];  // type and value
+    size_t aux_count;          // the last one, AT_NULL, included
+};
+
 struct Process {
     const PolicyImage* policy = nullptr;
     Stats* stats = nullptr;
@@ -137,6 +150,7 @@ struct Process {
     uint64_t map_top = kMapEnd;  // mappings go below
     uint64_t brk_start = 0, brk_now = 0;
     uint64_t stack = 0;  // where the program's first thread began
+    StartInfo start{};
 
     // Held to make, use and close a descriptor of the monitor's own, and to replace or close one of
     // the program's: so none of the monitor's is exchanged under it.

@@ -42,6 +42,7 @@ constexpr struct {
     {"descriptors", test_descriptors},
     {"files", test_files},
     {"proc", test_proc},
+    {"start", test_start},
     {"limits", test_limits},
 };
 

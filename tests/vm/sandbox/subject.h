@@ -37,6 +37,7 @@ void test_descriptors();
 void test_files();
 // subject_proc.cc
 void test_proc();
+void test_start();
 void test_limits();
 
 }  // namespace dune::sandbox_test

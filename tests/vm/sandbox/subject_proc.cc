@@ -2,17 +2,22 @@
 //
 // What /proc tells a program about itself.
 
+#include <elf.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -59,7 +64,63 @@ std::string field_of_stat(int number) {
     return word;
 }
 
+std::string content_of(const char* file) {
+    std::ifstream text(file, std::ios::binary);
+    return {std::istreambuf_iterator<char>(text), {}};
+}
+
+// With what it was started, by files and by what is on its stack.
+void check_start() {
+    std::string variables;
+    for (char** variable = environ; *variable != nullptr; variable++) {
+        variables.append(*variable).push_back('\0');
+    }
+    CHECK(!variables.empty() && content_of("/proc/self/environ") == variables);
+    CHECK(content_of("/proc/thread-self/environ") == variables);
+    const std::string vector = content_of("/proc/self/auxv");
+    CHECK(vector.size() % sizeof(Elf64_auxv_t) == 0 && vector.size() >= 16 * sizeof(Elf64_auxv_t));
+    for (size_t at = 0; at + sizeof(Elf64_auxv_t) <= vector.size(); at += sizeof(Elf64_auxv_t)) {
+        Elf64_auxv_t entry;
+        memcpy(&entry, vector.data() + at, sizeof(entry));
+        if (entry.a_type == AT_NULL) {
+            break;
+        }
+        // glibc has another word for what the processor can.
+        CHECK(entry.a_type == AT_HWCAP ? entry.a_un.a_val > 2
+                                       : getauxval(entry.a_type) == entry.a_un.a_val);
+    }
+}
+
 }  // namespace
+
+void test_start() {
+    const std::string arguments = content_of("/proc/self/cmdline");
+    CHECK(arguments.ends_with(std::string("sandbox_subject\0start\0", 22)));
+    check_start();
+    // Linux reads the strings where they are, now.
+    char* const first = environ[0];
+    const char letter = *first;
+    *first = '#';
+    CHECK(content_of("/proc/self/environ").starts_with('#'));
+    *first = letter;
+    if (getenv("SUBJECT_AGAIN") != nullptr) {
+        return;
+    }
+    const pid_t pid = fork();
+    if (pid == 0) {
+        check_start();
+        char name[] = "sandbox_subject";
+        char which[] = "start";
+        char again[] = "SUBJECT_AGAIN=yes";
+        char path[] = "PATH=/bin";
+        char* const args[] = {name, which, nullptr};
+        char* const variables[] = {again, path, nullptr};
+        execve("/proc/self/exe", args, variables);
+        _exit(1);
+    }
+    int status = -1;
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+}
 
 void test_proc() {
     const int local = 0;
