@@ -226,6 +226,9 @@ long do_shmat(const uint64_t args[6]) {
     uint64_t flags = args[2];
     uint64_t addr = args[1];
     LockGuard guard(process.memory_lock);
+    if (addr == 0 && (flags & SHM_REMAP) != 0) {
+        return -EINVAL;
+    }
     if (addr != 0) {
         addr = (flags & SHM_RND) != 0 ? page_down(addr) : addr;
         if (!is_page_aligned(addr) || !mappable(addr, length)) {
@@ -237,7 +240,15 @@ long do_shmat(const uint64_t args[6]) {
             return -ENOMEM;
         }
     }
-    const long result = host_call(SYS_shmat, args[0], addr, flags);
+    if ((flags & SHM_REMAP) != 0) {
+        // Room is made here: where the segment turns out to be larger, for it is of large pages or
+        // not the one that was asked for, Linux is to refuse, not to replace what follows.
+        if (const long error = host_call(SYS_munmap, addr, length); is_error(error)) {
+            return error;
+        }
+        ranges.remove(addr, addr + length);
+    }
+    const long result = host_call(SYS_shmat, args[0], addr, flags & ~uint64_t{SHM_REMAP});
     if (!is_error(result)) {
         ranges.add(addr, addr + length);
     }

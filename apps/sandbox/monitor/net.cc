@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -33,11 +34,28 @@ union Address {
     char bytes[kMaxAddress];
 };
 
+constexpr std::string_view kOnlyLoopback = "only loopback in the policy";
+
 long refuse(Call& call, std::string_view why) {
     process.stats->denied.fetch_add(1, std::memory_order_relaxed);
     process.stats->denied_by_call[call.number].fetch_add(1, std::memory_order_relaxed);
     report_denied(call.thread, call.number, {}, why, EACCES);
     return -EACCES;
+}
+
+// A socket that no option, route or address gets off the loopback interface: Linux sees to it.
+long loopback_socket(Call& call) {
+    LockGuard guard(process.fd_lock);  // so that the descriptor stays what it is
+    const long fd = host_call(SYS_socket, call.args[0], call.args[1], call.args[2]);
+    if (is_error(fd)) {
+        return fd;
+    }
+    const long error = host_call(SYS_setsockopt, fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
+    if (error != 0) {
+        host_call(SYS_close, fd);
+        return error;
+    }
+    return fd;
 }
 
 long do_socket(Call& call) {
@@ -51,11 +69,17 @@ long do_socket(Call& call) {
         return refuse(call, "no network in the policy");
     }
     if (net == Net::Loopback) {
-        const bool routes = family == AF_NETLINK && static_cast<int>(call.args[2]) == 0;
-        if (!routes && ((family != AF_INET && family != AF_INET6) ||
-                        (type != SOCK_STREAM && type != SOCK_DGRAM))) {
-            return refuse(call, "only loopback in the policy");
+        const int protocol = static_cast<int>(call.args[2]);
+        if (family == AF_NETLINK && protocol == 0) {
+            return pass(call);  // questions about routes
         }
+        // Others, as MPTCP and SCTP, have addresses besides those that connect(2) is told.
+        const bool known = protocol == 0 || protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+        if ((family != AF_INET && family != AF_INET6) ||
+            (type != SOCK_STREAM && type != SOCK_DGRAM) || !known) {
+            return refuse(call, kOnlyLoopback);
+        }
+        return loopback_socket(call);
     }
     return pass(call);
 }
@@ -137,8 +161,7 @@ long take_address(Call& call, uint64_t from, size_t& size, Address& address, lon
     }
     return net == Net::Loopback && is_loopback(address, size)
                ? 0
-               : refuse(call, net == Net::None ? "no network in the policy"
-                                               : "only loopback in the policy");
+               : refuse(call, net == Net::None ? "no network in the policy" : kOnlyLoopback);
 }
 
 // A call with an address at argument `at` and its size in the next one.
@@ -172,35 +195,62 @@ long do_listen(Call& call) {
     if (process.policy->net != Net::Loopback) {
         return pass(call);
     }
+    // A socket from outside may be of any interface.
+    LockGuard guard(process.fd_lock);
     const long result = host_call(SYS_getsockname, call.args[0], &address, &size);
     if (is_error(result)) {
         return result;
     }
     return address.generic.sa_family == AF_UNIX || is_loopback(address, size)
-               ? pass(call)
-               : refuse(call, "only loopback in the policy");
+               ? host_call(SYS_listen, call.args[0], call.args[1])
+               : refuse(call, kOnlyLoopback);
 }
 
-// Descriptors on their way to another process must not be the runtime's.
-bool control_is_clean(const uint8_t* control, size_t size) {
+// What says how a packet goes, but not where to.
+bool is_plain_ip_option(int level, int option) {
+    switch (level) {
+        case IPPROTO_IP:
+            return option == IP_TOS || option == IP_TTL || option == IP_PKTINFO ||
+                   option == IP_MTU_DISCOVER || option == IP_RECVERR || option == IP_RECVTTL ||
+                   option == IP_RECVTOS || option == IP_BIND_ADDRESS_NO_PORT;
+        case IPPROTO_IPV6:
+            return option == IPV6_V6ONLY || option == IPV6_UNICAST_HOPS || option == IPV6_TCLASS ||
+                   option == IPV6_RECVPKTINFO || option == IPV6_RECVHOPLIMIT ||
+                   option == IPV6_RECVTCLASS || option == IPV6_RECVERR ||
+                   option == IPV6_MTU_DISCOVER || option == IPV6_DONTFRAG;
+        default:
+            return true;
+    }
+}
+
+// 0, or an error if a control message would give the runtime's descriptors away, or send the
+// message another way than the policy allows.
+long check_control(Call& call, const uint8_t* control, size_t size) {
     for (size_t at = 0; at + sizeof(cmsghdr) <= size;) {
         cmsghdr head;
         memcpy(&head, control + at, sizeof(head));
         if (head.cmsg_len < sizeof(head) || head.cmsg_len > size - at) {
-            return true;  // the kernel stops here, too
+            return 0;  // the kernel stops here, too
         }
         if (head.cmsg_level == SOL_SOCKET && head.cmsg_type == SCM_RIGHTS) {
             for (size_t i = CMSG_LEN(0); i + sizeof(int) <= head.cmsg_len; i += sizeof(int)) {
                 int fd;
                 memcpy(&fd, control + at + i, sizeof(fd));
                 if (is_reserved(static_cast<unsigned>(fd))) {
-                    return false;
+                    return -EBADF;
                 }
             }
         }
+        const bool routes = (head.cmsg_level == IPPROTO_IP && head.cmsg_type != IP_TOS &&
+                             head.cmsg_type != IP_TTL) ||
+                            (head.cmsg_level == IPPROTO_IPV6 && head.cmsg_type != IPV6_TCLASS &&
+                             head.cmsg_type != IPV6_HOPLIMIT);
+        if (routes && process.policy->net == Net::Loopback) {
+            return refuse(call, kOnlyLoopback);
+        }
         at += CMSG_ALIGN(head.cmsg_len);
     }
-    return true;
+    return 0;
 }
 
 // One message with everything that it points to copied.
@@ -240,8 +290,8 @@ long take_message(Call& call, uint64_t from, Message& message, bool sends) {
         if (!engine::copy_in(message.control, control, header.msg_controllen)) {
             return -EFAULT;
         }
-        if (!control_is_clean(message.control, header.msg_controllen)) {
-            return -EBADF;
+        if (const long error = check_control(call, message.control, header.msg_controllen)) {
+            return error;
         }
         header.msg_control = message.control;
     }
@@ -259,21 +309,24 @@ long take_message(Call& call, uint64_t from, Message& message, bool sends) {
 
 long send_message(Call& call, uint64_t from, uint64_t flags) {
     Message message;
+    // It may block, with the lock held only where it goes by descriptors: those that are sent, and
+    // that of a directory, as in with_address().
+    process.fd_lock.lock();
     long result = take_message(call, from, message, true);
+    const bool by_descriptors =
+        message.dir >= 0 || (result == 0 && message.header.msg_controllen > 0);
+    if (!by_descriptors) {
+        process.fd_lock.unlock();
+    }
     if (result == 0) {
         const uint64_t args[6] = {call.args[0], reinterpret_cast<uint64_t>(&message.header), flags};
-        // Descriptors are taken under their lock, as by dup(2).
-        const bool lock = message.header.msg_controllen > 0 && process.threads.load() > 1;
-        if (lock) {
-            process.fd_lock.lock();
-        }
         result = engine::blocking_call(SYS_sendmsg, args);
-        if (lock) {
-            process.fd_lock.unlock();
-        }
     }
     if (message.dir >= 0) {
         host_call(SYS_close, message.dir);
+    }
+    if (by_descriptors) {
+        process.fd_lock.unlock();
     }
     return result;
 }
@@ -324,21 +377,42 @@ long do_many(Call& call, bool sends) {
     return static_cast<long>(done);
 }
 
-long do_setsockopt(Call& call) {
+// Options in whose structures there are pointers: programs that filter, the tables of the firewall,
+// and memory that TCP is to put what it received.
+bool has_pointers(int level, int option) {
+    switch (level) {
+        case SOL_SOCKET:
+            return option == SO_ATTACH_FILTER || option == SO_ATTACH_BPF ||
+                   option == SO_ATTACH_REUSEPORT_CBPF || option == SO_ATTACH_REUSEPORT_EBPF;
+        case IPPROTO_TCP:
+            return option == TCP_ZEROCOPY_RECEIVE;
+        case IPPROTO_IP:
+            return option >= 64;
+        case IPPROTO_IPV6:
+            return option >= 64 && option != IPV6_TCLASS && option != IPV6_RECVTCLASS;
+        default:
+            return false;
+    }
+}
+
+// setsockopt(2) and getsockopt(2)
+long do_option(Call& call) {
     const int level = static_cast<int>(call.args[1]);
     const int option = static_cast<int>(call.args[2]);
-    // Filters are programs in structures with pointers; nothing common needs them.
-    if (level == SOL_SOCKET &&
-        (option == SO_ATTACH_FILTER || option == SO_ATTACH_BPF ||
-         option == SO_ATTACH_REUSEPORT_CBPF || option == SO_ATTACH_REUSEPORT_EBPF)) {
-        return -EPERM;
-    }
     if (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_UDP &&
-        level != IPPROTO_IPV6 && level != IPPROTO_IP && level != 270 /* SOL_NETLINK */) {
+        level != IPPROTO_IPV6 && level != IPPROTO_IP && level != SOL_NETLINK) {
         return -ENOPROTOOPT;
     }
-    const bool tables = (level == IPPROTO_IP || level == IPPROTO_IPV6) && option >= 64;
-    return tables && level == IPPROTO_IP ? -ENOPROTOOPT : pass(call);
+    if (has_pointers(level, option)) {
+        return level == SOL_SOCKET ? -EPERM : -ENOPROTOOPT;
+    }
+    const bool interface =
+        level == SOL_SOCKET && (option == SO_BINDTODEVICE || option == SO_BINDTOIFINDEX);
+    if (call.number == SYS_setsockopt && process.policy->net == Net::Loopback &&
+        (interface || !is_plain_ip_option(level, option))) {
+        return refuse(call, kOnlyLoopback);
+    }
+    return pass(call);
 }
 
 }  // namespace
@@ -365,7 +439,7 @@ long do_net(Call& call) {
         case SYS_recvmmsg:
             return do_many(call, false);
         default:
-            return do_setsockopt(call);
+            return do_option(call);
     }
 }
 

@@ -3,26 +3,38 @@
 #include "monitor/others.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include <string_view>
+
+#include "monitor/decimal.h"
 #include "monitor/state.h"
 
 namespace dune::sandbox {
 
 namespace {
 
-// "/proc/<pid>/exe" in `room`.
-const char* exe_of(int64_t pid, char (&room)[32]) {
-    char* at = room + sizeof(room) - sizeof("/exe");
-    __builtin_memcpy(at, "/exe", sizeof("/exe"));
-    for (; pid != 0; pid /= 10) {
-        *--at = static_cast<char>('0' + pid % 10);
+// The path of a process' or a descriptor's file in /proc.
+class Name {
+  public:
+    Name(std::string_view before, unsigned number, std::string_view after) {
+        char room[16];
+        append(before);
+        append(to_text(number, room));
+        append(after);
     }
-    at -= 6;
-    __builtin_memcpy(at, "/proc/", 6);
-    return at;
-}
+    const char* c_str() const { return text_; }
+
+  private:
+    void append(std::string_view part) {
+        __builtin_memcpy(text_ + length_, part.data(), part.size());
+        length_ += part.size();
+    }
+    char text_[48] = {};
+    size_t length_ = 0;
+};
 
 }  // namespace
 
@@ -35,16 +47,42 @@ Whose whose_process(int64_t pid) {
     }
     // The bit of a process that was killed stays, and its number may be another's by now: one that
     // does not execute the runtime's file.
-    char room[32];
     struct stat theirs {};
     struct stat own {};
-    const long error = host_call(SYS_stat, exe_of(pid, room), &theirs);
+    const long error =
+        host_call(SYS_stat, Name("/proc/", static_cast<unsigned>(pid), "/exe").c_str(), &theirs);
     if (error != 0) {
         return error == -ENOENT ? Whose::Ended : Whose::Foreign;
     }
     const bool same = host_call(SYS_fstat, reserved_fd(kSelfFd), &own) == 0 &&
                       own.st_ino == theirs.st_ino && own.st_dev == theirs.st_dev;
     return same ? Whose::Ours : Whose::Foreign;
+}
+
+long check_pidfd(unsigned fd) {
+    const long info = host_call(SYS_openat, AT_FDCWD, Name("/proc/self/fdinfo/", fd, "").c_str(),
+                                O_RDONLY | O_CLOEXEC);
+    if (is_error(info)) {
+        return info == -ENOENT ? -EBADF : info;
+    }
+    char room[512];
+    const long size = host_call(SYS_read, info, room, sizeof(room));
+    host_call(SYS_close, info);
+    const std::string_view text(room, is_error(size) ? 0 : static_cast<size_t>(size));
+    constexpr std::string_view kField = "\nPid:\t";  // -1 when it has been waited for
+    size_t at = text.find(kField);
+    if (at == std::string_view::npos) {
+        return -EBADF;
+    }
+    at += kField.size();
+    if (text.substr(at, 1) == "-") {
+        return 0;
+    }
+    int64_t pid = 0;
+    for (; at < text.size() && text[at] >= '0' && text[at] <= '9'; at++) {
+        pid = pid * 10 + (text[at] - '0');
+    }
+    return whose_process(pid) == Whose::Foreign ? -EPERM : 0;
 }
 
 bool is_our_thread(int64_t tid) {

@@ -18,6 +18,11 @@ enum class Whose {
 // Of a process id. Context: trap.
 Whose whose_process(int64_t pid);
 
+// Of the process that a descriptor from pidfd_open(2) or clone(2) stands for: 0 if it is of the
+// sandbox or has been waited for, else -EPERM; -EBADF for any other descriptor. process.fd_lock is
+// held, so that the descriptor stays what it is. Context: trap.
+long check_pidfd(unsigned fd);
+
 // True for threads of this process and for first threads of the sandbox's others; 0 is the caller.
 // Context: trap.
 bool is_our_thread(int64_t tid);

@@ -10,6 +10,8 @@
 
 #include <algorithm>
 
+#include "monitor/decimal.h"
+
 namespace dune::sandbox {
 
 namespace {
@@ -30,15 +32,6 @@ long parse_number(std::string_view text) {
         value = value * 10 + (c - '0');
     }
     return value;
-}
-
-std::string_view to_text(unsigned value, char (&room)[16]) {
-    char* at = room + sizeof(room);
-    do {
-        *--at = static_cast<char>('0' + value % 10);
-        value /= 10;
-    } while (value != 0);
-    return {at, static_cast<size_t>(room + sizeof(room) - at)};
 }
 
 // Cuts the next part off `rest`: "a/b" → "a", "b".

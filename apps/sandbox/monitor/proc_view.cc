@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "monitor/decimal.h"
 #include "monitor/paths.h"
 
 namespace dune::sandbox {
@@ -229,12 +230,8 @@ long open_proc_view(Thread& thread, PathBuffer& path, ProcView view, uint64_t fl
     host_call(SYS_close, from);
     // Another file description, which can only be read. Its number is the lowest, as of any open.
     path.assign("/proc/self/fd/");
-    char digits[12];
-    char* at = digits + sizeof(digits);
-    for (long n = copy; at == digits + sizeof(digits) || n != 0; n /= 10) {
-        *--at = static_cast<char>('0' + n % 10);
-    }
-    path.append({at, static_cast<size_t>(digits + sizeof(digits) - at)});
+    char digits[16];
+    path.append(to_text(static_cast<unsigned>(copy), digits));
     const long result = host_call(SYS_openat, AT_FDCWD, path.c_str(),
                                   O_RDONLY | (flags & static_cast<uint64_t>(O_CLOEXEC)));
     host_call(SYS_close, copy);

@@ -62,7 +62,7 @@ constexpr uint32_t kMxcsrInitial = 0x1f80;
 
 constexpr uint16_t kUserCs = 0x33;
 constexpr uint16_t kUserSs = 0x2b;
-constexpr uint64_t kFlagsKept = 0x244dd5;  // what rt_sigreturn may change: FIX_EFLAGS in Linux
+constexpr uint64_t kFlagsKept = 0x50dd5;  // what rt_sigreturn may change: FIX_EFLAGS in Linux
 constexpr uint64_t kFlagTf = 1 << 8;
 constexpr uint64_t kFlagDf = 1 << 10;
 constexpr uint64_t kFlagRf = 1 << 16;

@@ -112,11 +112,13 @@ long with_mask(Call& call, unsigned which) {
     return result;
 }
 
-// A descriptor of a process: one from pidfd_open(2) or clone(2), which is of the sandbox, not a
-// directory of /proc, which may be of any.
-bool is_pidfd(uint64_t fd) {
-    struct stat info {};
-    return host_call(SYS_fstat, fd, &info) == 0 && !S_ISDIR(info.st_mode);
+// A signal to the process that a descriptor stands for, which may have come from anywhere.
+long send_by_descriptor(Call& call) {
+    LockGuard guard(process.fd_lock);
+    const long error = check_pidfd(static_cast<unsigned>(call.args[0]));
+    return error != 0 ? error
+                      : host_call(SYS_pidfd_send_signal, call.args[0], call.args[1], call.args[2],
+                                  call.args[3]);
 }
 
 // A signal sent by number.
@@ -126,7 +128,7 @@ long do_send(Call& call) {
         case SYS_tkill:
             return host_call(SYS_tgkill, process.pid, call.args[0], call.args[1]);
         case SYS_pidfd_send_signal:
-            return is_pidfd(call.args[0]) ? pass(call) : -EPERM;
+            return send_by_descriptor(call);
         case SYS_pidfd_open:
             return whose_process(pid) != Whose::Foreign ? pass(call) : -EPERM;
         default:

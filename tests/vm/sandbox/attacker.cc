@@ -72,6 +72,11 @@ constexpr struct {
     {"iovec-race", attack_iovec_race},
     {"signals", attack_signals},
     {"robust-list", attack_robust_list},
+    {"frames", attack_frames},
+    {"network", attack_network},
+    {"zero-copy", attack_zero_copy},
+    {"message-race", attack_message_race},
+    {"process-descriptor", attack_process_descriptor},
     {"random", attack_random},
 };
 

@@ -31,6 +31,13 @@ void attack_descriptors(const char*);
 void attack_calls(const char*);
 void attack_signals(const char*);
 void attack_robust_list(const char*);
+// attack_frames.cc
+void attack_frames(const char*);
+// attack_net.cc
+void attack_network(const char*);
+void attack_zero_copy(const char*);
+void attack_message_race(const char* readable);
+void attack_process_descriptor(const char* number);
 // attack_attributes.cc
 void attack_attributes(const char* readable);
 void attack_empty_path_race(const char* secret);

@@ -2,12 +2,18 @@
 //
 // Hostile programs: none gets anything, and the sandbox outlives each.
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
+#include <cstring>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -34,7 +40,7 @@ TEST_P(Attack, IsRefused) {
 INSTANTIATE_TEST_SUITE_P(All, Attack,
                          ::testing::Values("memory", "pointers", "mappings", "descriptors",
                                            "instructions", "single-step", "calls", "iovec-race",
-                                           "signals", "robust-list"),
+                                           "signals", "robust-list", "frames", "zero-copy"),
                          [](const auto& info) {
                              std::string name = info.param;
                              for (char& c : name) {
@@ -75,6 +81,48 @@ TEST_F(Readable, IsNotChangeable) {
     const Outcome outcome = sandboxed({"--quiet", "--preset", "default", "--read", "/readable"},
                                       {beside("sandbox_attacker"), "attributes", path_});
     EXPECT_TRUE(outcome.ok()) << outcome.text();
+}
+
+// A socket where the program may but read.
+TEST_F(Readable, NoMessageGetsThere) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    strcpy(address.sun_path, "/readable/s");
+    unlink(address.sun_path);
+    const int receiver = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ASSERT_EQ(bind(receiver, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    const Outcome outcome = sandboxed({"--quiet", "--preset", "default", "--read", "/readable"},
+                                      {beside("sandbox_attacker"), "message-race", "/readable"});
+    EXPECT_TRUE(outcome.ok()) << outcome.text();
+    char byte;
+    EXPECT_EQ(recv(receiver, &byte, 1, MSG_DONTWAIT), -1) << "a message came";
+    close(receiver);
+    unlink(address.sun_path);
+}
+
+TEST(Network, LoopbackIsAllThereIs) {
+    const Outcome outcome = sandboxed({"--quiet", "--preset", "default", "--net", "loopback"},
+                                      {beside("sandbox_attacker"), "network"});
+    EXPECT_TRUE(outcome.ok()) << outcome.text();
+}
+
+TEST(Processes, ADescriptorFromOutsideGivesNoRights) {
+    const int given = static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
+    const int fd = fcntl(given, F_DUPFD, 100);
+    ASSERT_GE(fd, 0);
+    close(given);
+    struct sigaction old {};
+    static std::atomic<int> signals;
+    struct sigaction action {};
+    action.sa_handler = [](int) { signals++; };
+    sigaction(SIGUSR1, &action, &old);
+    const Outcome outcome =
+        sandboxed({"--quiet", "--preset", "permissive"},
+                  {beside("sandbox_attacker"), "process-descriptor", std::to_string(fd)});
+    EXPECT_TRUE(outcome.ok()) << outcome.text();
+    EXPECT_EQ(signals, 0);
+    sigaction(SIGUSR1, &old, nullptr);
+    close(fd);
 }
 
 // Waits for a file's first line; empty if it does not come.
