@@ -86,7 +86,7 @@ void clone_dune(Measure& measure) {
     if (error != 0)
         measure.fail("dune_vm_map_pages: error %d", -error);
     ptent_t* copy = nullptr;
-    measure.divide_by(static_cast<double>(kCloned / kPage));
+    measure.divide_by(static_cast<double>(kCloned) / kPage);
     measure.sample_prepared(
         [&](unsigned) {
             if (copy != nullptr)
@@ -102,7 +102,7 @@ void clone_linux(Measure& measure) {
     char* const memory = arena(measure, kCloned);
     madvise(memory, kCloned, MADV_NOHUGEPAGE);
     std::memset(memory, 1, kCloned);
-    measure.divide_by(static_cast<double>(kCloned / kPage));
+    measure.divide_by(static_cast<double>(kCloned) / kPage);
     pid_t child = -1;
     int wait_pipe[2] = {-1, -1};
     measure.sample_prepared(

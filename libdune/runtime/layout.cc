@@ -61,7 +61,7 @@ SAME(PAGE_EXIT, dune_vcpu_page, exit);
 SAME(PAGE_PENDING_ANY, dune_vcpu_page, pending_any);
 static_assert(RUN_FAST == DUNE_RUN_FAST);
 static_assert(RUN_REQUEST == DUNE_RUN);
-static_assert(EXIT_SYSCALL == DUNE_EXIT_SYSCALL);
+static_assert(EXIT_SYSCALL == DUNE_EXIT_SYSCALL);  // NOLINT(misc-redundant-expression)
 constexpr std::uint64_t bit(int nr) {
     return std::uint64_t{1} << nr;
 }

@@ -125,7 +125,7 @@ bool read_memory(std::uint64_t va, void* to, std::size_t len) noexcept {
 void print_frame_pointers(std::uint64_t ip, std::uint64_t rbp) noexcept {
     print_frame(0, ip);
     for (int i = 1; i < kMaxFrames; ++i) {
-        std::uint64_t frame[2];
+        std::uint64_t frame[2] = {};
         if (rbp == 0 || rbp % 8 != 0 || !read_memory(rbp, frame, sizeof(frame)) || frame[1] == 0)
             return;
         print_frame(i, frame[1]);

@@ -42,10 +42,10 @@ TEST_F(Pool, PagesAreDistinctMemory) {
     for (page* pg : pages) {
         EXPECT_EQ(pg->ref, 1U);
         EXPECT_EQ(reinterpret_cast<std::uintptr_t>(dune_page2va(pg)) % mm::kPageSize, 0U);
-        std::memcpy(dune_page2va(pg), &pg, sizeof(pg));
+        *static_cast<page**>(dune_page2va(pg)) = pg;
     }
     for (page* pg : pages)
-        EXPECT_EQ(std::memcmp(dune_page2va(pg), &pg, sizeof(pg)), 0);
+        EXPECT_EQ(*static_cast<page**>(dune_page2va(pg)), pg);
     EXPECT_EQ(mm::pool_stats().used, pages.size());
     give(pages);
     EXPECT_EQ(mm::pool_stats().used, 0U);

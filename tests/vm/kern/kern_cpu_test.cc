@@ -23,7 +23,6 @@
 namespace {
 
 using namespace cpu;
-using guest::Options;
 using support::host_has;
 
 // --- control registers ---

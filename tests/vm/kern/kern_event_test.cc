@@ -33,8 +33,6 @@ using events::spin;
 using guest::Cpu;
 using guest::End;
 using guest::kWithTraps;
-using guest::Machine;
-using guest::Options;
 using guest::probe;
 using guest::this_cpu;
 using guest::Trap;

@@ -33,10 +33,7 @@ using guest::End;
 using guest::kWithTraps;
 using guest::Machine;
 using guest::map;
-using guest::Options;
-using guest::probe;
 using guest::this_cpu;
-using guest::Trap;
 using support::kPage;
 using support::now;
 

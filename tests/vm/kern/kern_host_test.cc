@@ -89,7 +89,7 @@ class KvmGuest {
         if (const long error = call_by(SYS_ioctl, vcpu_, KVM_RUN, 0, 0, 0, 0); error != 0) {
             return error == -EINTR;
         }
-        if (run_->exit_reason != KVM_EXIT_IO) {
+        if (run_ == nullptr || run_->exit_reason != KVM_EXIT_IO) {
             return false;
         }
         uint16_t value;

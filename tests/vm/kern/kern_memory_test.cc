@@ -21,7 +21,6 @@
 
 namespace {
 
-using guest::End;
 using guest::Machine;
 using guest::map;
 using guest::Options;
@@ -79,9 +78,9 @@ TEST(Memory, ChangesMadeByTheGuestItself) {
         guest::enter(
             [&] {
                 *p = 42;
-                before = *p;
+                before = static_cast<unsigned char>(*p);
                 guest::call(SYS_madvise, reinterpret_cast<long>(p), kPage, MADV_DONTNEED);
-                after = *const_cast<volatile char*>(p);
+                after = *reinterpret_cast<volatile unsigned char*>(p);
             },
             options);
         EXPECT_EQ(before, 42);

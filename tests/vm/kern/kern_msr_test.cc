@@ -21,7 +21,6 @@
 namespace {
 
 using namespace cpu;
-using guest::Options;
 using support::host_has;
 
 // --- system-call instructions ---

@@ -108,7 +108,7 @@ void attack_random(const char* text) {
     char* rest = nullptr;
     const uint64_t seed = strtoull(text, &rest, 10);
     const unsigned count = *rest == ':' ? static_cast<unsigned>(atoi(rest + 1)) : 10000;
-    const std::vector<Target> targets = runtime_memory();
+    const std::vector<Target>& targets = runtime_memory();
     for (unsigned done = 0; done < count; done += kEach) {
         state = seed * 1000003 + done;
         const pid_t pid = fork();
