@@ -61,14 +61,14 @@ SAME(PAGE_EXIT, dune_vcpu_page, exit);
 SAME(PAGE_PENDING_ANY, dune_vcpu_page, pending_any);
 static_assert(RUN_FAST == DUNE_RUN_FAST);
 static_assert(RUN_REQUEST == DUNE_RUN);
-static_assert(EXIT_SYSCALL == DUNE_EXIT_SYSCALL);  // NOLINT(misc-redundant-expression)
+static_assert(EXIT_SYSCALL == DUNE_EXIT_SYSCALL);
 constexpr std::uint64_t bit(int nr) {
     return std::uint64_t{1} << nr;
 }
 static_assert(CALLS_NOT_ORDINARY == (bit(SYS_rt_sigreturn) | bit(SYS_clone) | bit(SYS_fork) |
                                      bit(SYS_vfork) | bit(SYS_exit)));
 static_assert(SYS_clone3 == 435);
-static_assert(1U << FROM_HOST_BIT == DUNE_PF_FROM_HOST);
+static_assert(1U << FROM_HOST_BIT == DUNE_PF_FROM_HOST);  // NOLINT(misc-redundant-expression)
 static_assert(FPU_FREE == (DUNE_PF_FROM_HOST | FEC_P));
 static_assert(HC_LEAVE == DUNE_HC_LEAVE);
 
