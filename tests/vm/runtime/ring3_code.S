@@ -177,5 +177,40 @@ CASE divide
 	mov	$11, %edi
 	DONE
 
+/* Exceptions that are ring 3's own, and gates that are not for it. */
+CASE int3
+	int3
+CASE int4
+	int	$4
+CASE int1
+	int	$1
+CASE int14
+	int	$14
+CASE int200
+	int	$200
+CASE selector
+	mov	$0x58, %eax
+	mov	%eax, %ds
+CASE odd_load
+	mov	1(%rsp), %rax
+CASE odd_push
+	mov	$0x8000000000000000, %rsp
+	push	%rax
+CASE far_jump
+	mov	$0x8000000000000000, %rax
+	jmp	*%rax
+CASE iret_ring0
+	push	$0x18
+	push	%rsp
+	pushfq
+	push	$0x10
+	push	%rax
+	iretq
+/* To 32-bit code at rdi. */
+CASE far_return
+	push	$0x23
+	push	%rdi
+	lretq
+
 	.balign	4096
 	.section .note.GNU-stack, "", @progbits

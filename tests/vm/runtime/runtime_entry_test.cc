@@ -4,14 +4,18 @@
 #include <grp.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstddef>
 #include <cstring>
 #include <ctime>
@@ -73,6 +77,45 @@ TEST(RuntimeEntryHost, FilterThatForbidsWhatIsNeededIsSaid) {
         EXPECT_EQ(std::count(outcome.stderr_.begin(), outcome.stderr_.end(), '\n'), 1)
             << number << ": " << outcome.stderr_;
     }
+}
+
+TEST(RuntimeEntryHost, WithoutProcItIsSaidAndTriedAgain) {
+    const Outcome outcome = in_child([] {
+        if (unshare(CLONE_NEWNS) != 0 ||
+            mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) ||
+            umount2("/proc", MNT_DETACH) != 0)
+            return 1;
+        if (dune_init_and_enter() != -ENOENT)
+            return 2;
+        if (mount("proc", "/proc", "proc", 0, nullptr) != 0)
+            return 3;
+        return dune_init_and_enter() == 0 && dune_in_guest() && getpid() > 0 ? 0 : 4;
+    });
+    EXPECT_TRUE(outcome.exited(0)) << outcome.status;
+    EXPECT_NE(outcome.stderr_.find("/proc"), std::string::npos) << outcome.stderr_;
+    EXPECT_EQ(std::count(outcome.stderr_.begin(), outcome.stderr_.end(), '\n'), 1);
+}
+
+/** dune_init_and_enter() with a limit: what it answers, and what it says. */
+void expect_limit_said(int resource, rlim_t limit, int error, const char* text) {
+    const Outcome outcome = in_child([=] {
+        const rlimit wanted = {limit, limit};
+        setrlimit(static_cast<__rlimit_resource>(resource), &wanted);
+        return -dune_init_and_enter();
+    });
+    EXPECT_TRUE(outcome.exited(error)) << limit << ": " << outcome.status;
+    EXPECT_NE(outcome.stderr_.find(text), std::string::npos) << limit << ": " << outcome.stderr_;
+    EXPECT_EQ(std::count(outcome.stderr_.begin(), outcome.stderr_.end(), '\n'), error != 0)
+        << limit;
+}
+
+TEST(RuntimeEntryHost, LimitsAreSaid) {
+    expect_limit_said(RLIMIT_AS, rlim_t{1} << 30, ENOMEM, "ulimit -v");
+    const int used = open("/dev/null", O_RDONLY | O_CLOEXEC);  // a test has one or the other more
+    close(used);
+    expect_limit_said(RLIMIT_NOFILE, static_cast<rlim_t>(used), EMFILE, "too many open files");
+    expect_limit_said(RLIMIT_NOFILE, static_cast<rlim_t>(used) + 1, EMFILE, "too many open files");
+    expect_limit_said(RLIMIT_NOFILE, static_cast<rlim_t>(used) + 2, 0, "");
 }
 
 /** What is not needed, or has another way. */
@@ -239,6 +282,38 @@ TEST_F(RuntimeEntry, DuneMmapMapsInTheTables) {
     EXPECT_EQ(dune_vm_lookup(pgroot, va, CREATE_NONE, &pte), 0);
     *static_cast<volatile int*>(va) = 1;
     munmap(va, 8192);
+}
+
+/** It takes no more than what is used of it. */
+TEST_F(RuntimeEntry, DuneMmapOfAReservation) {
+    constexpr std::size_t kSize = std::size_t{1} << 43;
+    void* const va = dune_mmap(nullptr, kSize, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ASSERT_NE(va, MAP_FAILED);
+    auto* const memory = static_cast<volatile char*>(va);
+    memory[0] = 1;
+    memory[kSize / 2] = 2;
+    EXPECT_EQ(memory[0] + memory[kSize / 2], 3);
+    munmap(va, kSize);
+    EXPECT_EQ(dune_mmap(nullptr, 0, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), MAP_FAILED);
+    EXPECT_EQ(errno, EINVAL);
+}
+
+/** Guest-physical space has an end, which is said, and what has its place there goes on. */
+TEST_F(RuntimeEntry, TooManyGigabytesAreSaid) {
+    const Outcome outcome = in_child([] {
+        struct sigaction action = {};
+        action.sa_handler = [](int) { _exit(getpid() > 0 ? 42 : 43); };
+        sigaction(SIGSEGV, &action, nullptr);
+        std::uintptr_t gib = 0x2000;
+        while (dune_va_to_pa(reinterpret_cast<void*>(gib << 30)) != 0)
+            ++gib;
+        Pages pages(1, PROT_READ | PROT_WRITE, reinterpret_cast<void*>(gib << 30));
+        *pages.at() = 1;
+        return 0;
+    });
+    EXPECT_TRUE(outcome.exited(42)) << outcome.status;
+    EXPECT_NE(outcome.stderr_.find("guest-physical space"), std::string::npos) << outcome.stderr_;
 }
 
 }  // namespace

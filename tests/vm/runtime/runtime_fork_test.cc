@@ -82,6 +82,23 @@ TEST_F(RuntimeFork, FromAThread) {
     }).join();
 }
 
+TEST_F(RuntimeFork, AlternateStackIsTheChilds) {
+    static char stack[16 << 10];
+    const stack_t wanted = {.ss_sp = stack, .ss_flags = 0, .ss_size = sizeof(stack)};
+    const stack_t none = {.ss_sp = nullptr, .ss_flags = SS_DISABLE, .ss_size = 0};
+    ASSERT_EQ(sigaltstack(&wanted, nullptr), 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        stack_t in_host = {};
+        stack_t in_guest = {};
+        const bool ok = sigaltstack(nullptr, &in_host) == 0 && dune_enter() == 0 &&
+                        sigaltstack(nullptr, &in_guest) == 0;
+        _exit(ok && in_host.ss_sp == stack && in_guest.ss_sp == stack ? 0 : 1);
+    }
+    EXPECT_EQ(wait_for(pid), 0);
+    sigaltstack(&none, nullptr);
+}
+
 TEST_F(RuntimeFork, Vfork) {
     volatile int shared = 0;
     for (int i = 0; i < 20; ++i) {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -146,6 +147,69 @@ TEST_F(RuntimePgflt, BeyondTheEndOfAFileIsSigbus) {
     munmap(const_cast<char*>(map), 2 * PGSIZE);
     unlink(name);
     close(fd);
+}
+
+volatile char* nowhere() {
+    std::uintptr_t address = 16;
+    asm("" : "+r"(address));
+    return reinterpret_cast<volatile char*>(address);
+}
+
+/** A handler that was left for good says nothing about later faults. */
+TEST_F(RuntimePgflt, CopyOnWriteAfterAHandlerWasLeft) {
+    dune_register_pgflt_handler([](uintptr_t, uint64_t, dune_tf*) {
+        sti();
+        siglongjmp(back, 1);
+    });
+    volatile int left = 0;
+    for (int i = 0; i < 3; ++i) {
+        if (sigsetjmp(back, 1) == 0)
+            *nowhere() = 1;
+        else
+            left = left + 1;
+    }
+    EXPECT_EQ(left, 3);
+    dune_register_pgflt_handler(nullptr);
+    Pages pages(1);
+    *pages.at() = 1;
+    ASSERT_EQ(dune_vm_mprotect(pgroot, pages.at(), PGSIZE, PERM_R | PERM_COW), 0);
+    *pages.at() = 2;
+    EXPECT_EQ(*pages.at(), 2);
+    // The copy is the pool's: what Linux puts there next is to be seen again.
+    ASSERT_EQ(dune_vm_map_phys(pgroot, pages.at(), PGSIZE,
+                               reinterpret_cast<void*>(dune_va_to_pa(pages.at())),
+                               PERM_R | PERM_W | PERM_X),
+              0);
+}
+
+char* protected_page;
+double* seen_register;
+
+/** What a handler of SIGSEGV finds in the context, also if the program's tables were why. */
+TEST_F(RuntimePgflt, SignalHasTheVectorRegisters) {
+    Pages pages(1);
+    *pages.at() = 1;
+    protected_page = pages.at();
+    double value = 0;
+    seen_register = &value;
+    struct sigaction action = {};
+    action.sa_flags = SA_SIGINFO;
+    action.sa_sigaction = [](int, siginfo_t*, void* context) {
+        const auto* const fp = static_cast<ucontext_t*>(context)->uc_mcontext.fpregs;
+        if (fp != nullptr)
+            std::memcpy(seen_register, &fp->_xmm[15], sizeof(double));
+        dune_vm_mprotect(pgroot, protected_page, PGSIZE, PERM_R | PERM_W);
+    };
+    ASSERT_EQ(sigaction(SIGSEGV, &action, nullptr), 0);
+    ASSERT_EQ(dune_vm_mprotect(pgroot, pages.at(), PGSIZE, PERM_R), 0);
+    const double wanted = 1.25;
+    asm volatile("movsd %[wanted], %%xmm15\n\tmovb $3, (%[page])"
+                 :
+                 : [wanted] "m"(wanted), [page] "r"(pages.at())
+                 : "xmm15", "memory");
+    EXPECT_EQ(value, wanted);
+    EXPECT_EQ(*pages.at(), 3);
+    signal(SIGSEGV, SIG_DFL);
 }
 
 TEST_F(RuntimePgflt, UnmappedMemoryIsGone) {

@@ -4,10 +4,12 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <initializer_list>
 #include <optional>
 #include <thread>
 
@@ -17,7 +19,9 @@ extern "C" {
 extern char ring3_code[], ring3_getpid[], ring3_arguments[], ring3_registers[], ring3_cli[],
     ring3_hlt[], ring3_read_cr3[], ring3_in_port[], ring3_vmcall[], ring3_int80[], ring3_popf[],
     ring3_odd_flags[], ring3_odd_stack[], ring3_wrgsbase[], ring3_fs_read[], ring3_load[],
-    ring3_store[], ring3_jump[], ring3_spin[], ring3_xmm[], ring3_divide[];
+    ring3_store[], ring3_jump[], ring3_spin[], ring3_xmm[], ring3_divide[], ring3_int1[],
+    ring3_int3[], ring3_int4[], ring3_int14[], ring3_int200[], ring3_selector[], ring3_odd_load[],
+    ring3_odd_push[], ring3_far_jump[], ring3_far_return[], ring3_iret_ring0[];
 }
 
 namespace {
@@ -101,9 +105,8 @@ class RuntimeRing3 : public RuntimeTest {
     }
     void TearDown() override {
         stack_.reset();
-        dune_register_intr_handler(T_GPFLT, nullptr);
-        dune_register_intr_handler(T_ILLOP, nullptr);
-        dune_register_intr_handler(T_DIVIDE, nullptr);
+        for (int vector = 0; vector < 32; ++vector)
+            dune_register_intr_handler(vector, nullptr);
         dune_register_pgflt_handler(nullptr);
     }
 
@@ -178,6 +181,74 @@ TEST_F(RuntimeRing3, HandlerMakesABadReturnAddress) {
     });
     EXPECT_EQ(run(ring3_getpid), kFaulted);
     EXPECT_EQ(fault_vector, T_GPFLT);
+}
+
+template <int... kVectors>
+void register_faults() {
+    (dune_register_intr_handler(kVectors, on_fault<kVectors>), ...);
+}
+
+TEST_F(RuntimeRing3, ExceptionsComeFromRing3) {
+    register_faults<T_DEBUG, T_BRKPT, T_OFLOW, T_STACK, T_ALIGN>();
+    const struct {
+        const char* code;
+        int vector;
+        std::uint64_t error;
+        std::uint64_t rflags;
+    } kCases[] = {
+        {ring3_int3, T_BRKPT, 0, 0},          {ring3_int4, T_OFLOW, 0, 0},
+        {ring3_int1, T_GPFLT, 0x0a, 0},       {ring3_int14, T_GPFLT, 0x72, 0},
+        {ring3_int200, T_GPFLT, 0x642, 0},    {ring3_selector, T_GPFLT, 0x58, 0},
+        {ring3_odd_load, T_ALIGN, 0, FL_AC},  {ring3_getpid, T_DEBUG, 0, FL_TF},
+        {ring3_odd_push, T_STACK, 0, 0},      {ring3_far_jump, T_GPFLT, 0, 0},
+        {ring3_iret_ring0, T_GPFLT, 0x10, 0},
+    };
+    for (const auto& test : kCases) {
+        dune_tf tf = {};
+        tf.rip = reinterpret_cast<std::uint64_t>(test.code);
+        tf.rsp = stack_->address(3);
+        tf.rflags = test.rflags;
+        fault_vector = -1;
+        EXPECT_EQ(dune_jump_to_user(&tf), kFaulted);
+        EXPECT_EQ(fault_vector, test.vector) << &test - kCases;
+        EXPECT_EQ(fault_frame.err, test.error) << &test - kCases;
+    }
+    EXPECT_GT(getppid(), 0);
+}
+
+/** Ring 3 goes to 32-bit code by itself: the GDT has it. A handler may not send it beyond 4 GiB. */
+TEST_F(RuntimeRing3, ThirtyTwoBitCode) {
+    constexpr std::uintptr_t kLow = 0x10000000;
+    const Pages low(1, PROT_READ | PROT_WRITE | PROT_EXEC, reinterpret_cast<void*>(kLow));
+    *low.at() = 0;
+    ASSERT_EQ(
+        dune_vm_map_phys(pgroot, low.at(), PGSIZE, reinterpret_cast<void*>(dune_va_to_pa(low.at())),
+                         PERM_UCODE | PERM_W),
+        0);
+    register_faults<T_BRKPT, T_OFLOW, T_BOUND>();
+    const auto run32 = [&](std::initializer_list<unsigned char> code) {
+        std::copy(code.begin(), code.end(), low.at());
+        dune_tf tf = {};
+        tf.rip = reinterpret_cast<std::uint64_t>(ring3_far_return);
+        tf.rsp = kLow + PGSIZE - 64;
+        tf.rdi = kLow;
+        fault_vector = -1;
+        EXPECT_EQ(dune_jump_to_user(&tf), kFaulted);
+        EXPECT_EQ(fault_frame.cs, 0x23U);
+        return fault_vector;
+    };
+    EXPECT_EQ(run32({0xb0, 0x7f, 0x04, 0x01, 0xce}), T_OFLOW);        // INTO
+    EXPECT_EQ(run32({0xb8, 5, 0, 0, 0, 0x62, 0x04, 0x24}), T_BOUND);  // BOUND
+    EXPECT_EQ(run32({0x0f, 0x05}), T_ILLOP);                          // SYSCALL
+    EXPECT_EQ(run32({0x0f, 0x34}), T_GPFLT);                          // SYSENTER
+    EXPECT_EQ(run32({0xcc}), T_BRKPT);
+    dune_register_intr_handler(T_BRKPT, [](dune_tf* tf) { tf->rip = 0x123400000000; });
+    EXPECT_EQ(run32({0xcc}), T_GPFLT);
+    EXPECT_EQ(fault_frame.rip, 0x123400000000U);
+    EXPECT_EQ(
+        dune_vm_map_phys(pgroot, low.at(), PGSIZE, reinterpret_cast<void*>(dune_va_to_pa(low.at())),
+                         PERM_R | PERM_W | PERM_X),
+        0);
 }
 
 TEST_F(RuntimeRing3, SegmentBases) {

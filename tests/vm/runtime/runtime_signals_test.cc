@@ -2,6 +2,7 @@
 // Linux signals in Dune mode.
 #include <pthread.h>
 #include <setjmp.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <ucontext.h>
@@ -227,6 +228,88 @@ TEST_F(RuntimeSignals, MaskedInterruptsWait) {
     for (int i = 0; hits == 0 && i < 1000; ++i)
         getppid();
     EXPECT_EQ(hits, 1);
+}
+
+bool is_blocked(int sig) {
+    sigset_t now;
+    sigprocmask(SIG_SETMASK, nullptr, &now);
+    return sigismember(&now, sig) != 0;
+}
+
+void unblock_all() {
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+/** One waits for interrupts; a second finds signals unblocked by the program. */
+TEST_F(RuntimeSignals, MaskedInterruptsLoseNone) {
+    install(SIGUSR1, 0);
+    install(SIGUSR2, 0, [](int) { hits += 100; });
+    cli();
+    raise(SIGUSR1);
+    unblock_all();
+    raise(SIGUSR2);
+    unblock_all();
+    sti();
+    for (int i = 0; hits != 101 && i < 1000; ++i)
+        getppid();
+    EXPECT_EQ(hits, 101);
+    EXPECT_FALSE(is_blocked(SIGUSR1) || is_blocked(SIGUSR2) || is_blocked(SIGTERM));
+}
+
+TEST_F(RuntimeSignals, LeavingWhileOneWaits) {
+    for (const int flags : {0, static_cast<int>(SA_RESETHAND)}) {
+        const Outcome outcome = in_child([flags] {
+            install(SIGUSR1, flags);
+            cli();
+            raise(SIGUSR1);
+            if (hits != 0 || dune_leave() != 0)
+                return 1;
+            return hits == 1 && privilege == 3 && !is_blocked(SIGUSR1) && !is_blocked(SIGTERM) ? 0
+                                                                                               : 2;
+        });
+        EXPECT_TRUE(outcome.exited(0)) << flags << ": " << outcome.status << outcome.stderr_;
+    }
+}
+
+TEST_F(RuntimeSignals, LeavingAndEnteringInAStorm) {
+    install(SIGALRM, 0);
+    const itimerval often = {{0, 300}, {0, 300}};
+    setitimer(ITIMER_REAL, &often, nullptr);
+    for (int i = 0; i < 100 || hits < 20; ++i) {
+        ASSERT_LT(i, 20000);
+        ASSERT_EQ(dune_leave(), 0);
+        ASSERT_EQ(dune_enter(), 0);
+    }
+    const itimerval off = {};
+    setitimer(ITIMER_REAL, &off, nullptr);
+    EXPECT_FALSE(is_blocked(SIGALRM) || is_blocked(SIGTERM));
+}
+
+/** Calls that libdune answers itself. */
+TEST_F(RuntimeSignals, BadPointersAreErrors) {
+    for (const std::uintptr_t bad :
+         {std::uintptr_t{16}, std::uintptr_t{0x600000000000}, std::uintptr_t{0x8000000000000000}}) {
+        constexpr int kGetFs = 0x1003;
+        constexpr int kSet = 8;
+        errno = 0;
+        EXPECT_EQ(syscall(SYS_rt_sigaction, SIGUSR1, bad, nullptr, kSet), -1);
+        EXPECT_EQ(errno, EFAULT);
+        errno = 0;
+        EXPECT_EQ(syscall(SYS_rt_sigaction, SIGUSR1, nullptr, bad, kSet), -1);
+        EXPECT_EQ(errno, EFAULT);
+        errno = 0;
+        EXPECT_EQ(syscall(SYS_sigaltstack, bad, nullptr), -1);
+        EXPECT_EQ(errno, EFAULT);
+        errno = 0;
+        EXPECT_EQ(syscall(SYS_sigaltstack, nullptr, bad), -1);
+        EXPECT_EQ(errno, EFAULT);
+        errno = 0;
+        EXPECT_EQ(syscall(SYS_arch_prctl, kGetFs, bad), -1);
+        EXPECT_EQ(errno, EFAULT);
+    }
+    EXPECT_GT(getppid(), 0);
 }
 
 TEST_F(RuntimeSignals, InterruptHandler) {

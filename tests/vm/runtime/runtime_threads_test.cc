@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -137,6 +138,115 @@ TEST_F(RuntimeThreads, SignalsFindTheirThread) {
     stop = true;
     other.join();
     signal(SIGUSR1, SIG_DFL);
+}
+
+std::atomic<int> entered;
+std::atomic<int> destroyed;
+int never_written[2];
+
+/** The thread is unwound from within the system call, as C++ wants it. */
+TEST_F(RuntimeThreads, CancelledInASystemCall) {
+    ASSERT_EQ(pipe(never_written), 0);
+    entered = destroyed = 0;
+    pthread_t thread;
+    const auto body = [](void*) -> void* {
+        const struct Local {
+            ~Local() { ++destroyed; }
+        } object;
+        char c;
+        if (dune_enter() == 0)
+            ++entered;
+        return read(never_written[0], &c, 1) == 1 ? nullptr : &entered;
+    };
+    ASSERT_EQ(pthread_create(&thread, nullptr, body, nullptr), 0);
+    while (entered == 0)
+        sched_yield();
+    usleep(1000);
+    pthread_cancel(thread);
+    void* result = nullptr;
+    pthread_join(thread, &result);
+    EXPECT_EQ(result, PTHREAD_CANCELED);
+    EXPECT_EQ(destroyed, 1);
+    close(never_written[0]);
+    close(never_written[1]);
+}
+
+/** The C library sends each thread a signal, for a system call of its own. */
+TEST_F(RuntimeThreads, UserIdIsThatOfAllThreads) {
+    const Outcome outcome = in_child([] {
+        std::atomic<int> ready{0};
+        std::atomic<bool> stop{false};
+        std::atomic<int> right{0};
+        std::vector<std::thread> threads;
+        for (int i = 0; i < 3; ++i)
+            threads.emplace_back([&] {
+                ready += dune_enter() == 0;
+                while (!stop)
+                    cpu_relax();
+                right += syscall(SYS_getuid) == 65534;
+            });
+        while (ready != 3)
+            sched_yield();
+        const int ret = setuid(65534);
+        stop = true;
+        for (auto& thread : threads)
+            thread.join();
+        return ret == 0 ? right.load() : 100;
+    });
+    EXPECT_TRUE(outcome.exited(3)) << outcome.status << outcome.stderr_;
+}
+
+TEST_F(RuntimeThreads, MadeInHandlers) {
+    entered = 0;
+    const auto make = [] { std::thread([] { entered += dune_enter() == 0; }).join(); };
+    static void (*in_handler)();
+    in_handler = make;
+    dune_register_intr_handler(T_BRKPT, [](dune_tf*) { in_handler(); });
+    asm volatile("int3" ::: "memory");
+    EXPECT_EQ(entered, 1);
+    dune_register_intr_handler(T_BRKPT, nullptr);
+    signal(SIGUSR1, [](int) { in_handler(); });
+    raise(SIGUSR1);
+    EXPECT_EQ(entered, 2);
+    signal(SIGUSR1, SIG_DFL);
+}
+
+/** A program that closes all files, and has others by the same numbers. */
+TEST_F(RuntimeThreads, FilesOfTheProgramAreLeftAlone) {
+    const Outcome outcome = in_child([] {
+        constexpr int kFiles = 12;
+        const auto replace_all = [] {
+            syscall(SYS_close_range, 3, ~0U, 0);
+            for (int i = 0; i < kFiles; ++i)
+                if (open("/dev/zero", O_RDONLY) < 0)
+                    _exit(1);
+        };
+        replace_all();
+        const int before = open_files();
+        int entered_again = -1;
+        std::thread([&] { entered_again = dune_enter(); }).join();  // by a device of its own
+        if (entered_again != 0)
+            return 2;
+        int in_thread = 0;
+        std::thread([&] {
+            if (dune_enter() != 0)
+                return;
+            replace_all();
+            in_thread = open_files();
+        }).join();
+        if (in_thread != before || open_files() != before)
+            return 3;
+        const pid_t pid = fork();
+        if (pid == 0) {
+            replace_all();
+            const bool same = dune_enter() == 0 && open_files() == before + 2;
+            _exit(same && lseek(3, 0, SEEK_CUR) == 0 ? 0 : 4);
+        }
+        int status = 0;
+        waitpid(pid, &status, 0);
+        return WEXITSTATUS(status);
+    });
+    EXPECT_TRUE(outcome.exited(0)) << outcome.status << outcome.stderr_;
 }
 
 TEST_F(RuntimeThreads, InterruptsBetweenThreads) {
