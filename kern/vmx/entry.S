@@ -20,49 +20,23 @@
 
 #include "entry.h"
 
-/* The registers that a C function keeps. */
-.macro LOAD_KEPT_REGS
-	mov REGS_RBX(%rdi), %rbx
-	mov REGS_RBP(%rdi), %rbp
-	mov REGS_R12(%rdi), %r12
-	mov REGS_R13(%rdi), %r13
-	mov REGS_R14(%rdi), %r14
-	mov REGS_R15(%rdi), %r15
+/* Where struct dune_regs has each of them: in the order of their encoding. */
+.set .Lnext, 0
+.irp reg, rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15
+.set .Lat_\reg, .Lnext
+.set .Lnext, .Lnext + 8
+.endr
+
+.macro LOAD_REGS regs:vararg
+	.irp reg, \regs
+	mov .Lat_\reg(%rdi), %\reg
+	.endr
 .endm
 
-.macro LOAD_SCRATCH_REGS
-	mov REGS_RAX(%rdi), %rax
-	mov REGS_RCX(%rdi), %rcx
-	mov REGS_RDX(%rdi), %rdx
-	mov REGS_RSI(%rdi), %rsi
-	mov REGS_R8(%rdi), %r8
-	mov REGS_R9(%rdi), %r9
-	mov REGS_R10(%rdi), %r10
-	mov REGS_R11(%rdi), %r11
-	mov REGS_RDI(%rdi), %rdi
-.endm
-
-/* Leaves vmx in %rdi. RSP is HOST_RSP, where vmx_loop pushed it. */
-.macro SAVE_GUEST_REGS
-	push %rdi
-	mov 8(%rsp), %rdi
-	mov VMX_OFF_REGS(%rdi), %rdi
-	mov %rax, REGS_RAX(%rdi)
-	mov %rcx, REGS_RCX(%rdi)
-	mov %rdx, REGS_RDX(%rdi)
-	mov %rbx, REGS_RBX(%rdi)
-	mov %rbp, REGS_RBP(%rdi)
-	mov %rsi, REGS_RSI(%rdi)
-	mov %r8, REGS_R8(%rdi)
-	mov %r9, REGS_R9(%rdi)
-	mov %r10, REGS_R10(%rdi)
-	mov %r11, REGS_R11(%rdi)
-	mov %r12, REGS_R12(%rdi)
-	mov %r13, REGS_R13(%rdi)
-	mov %r14, REGS_R14(%rdi)
-	mov %r15, REGS_R15(%rdi)
-	pop REGS_RDI(%rdi)
-	mov (%rsp), %rdi
+.macro SAVE_REGS regs:vararg
+	.irp reg, \regs
+	mov %\reg, .Lat_\reg(%rdi)
+	.endr
 .endm
 
 .macro CLEAR_GUEST_REGS
@@ -85,7 +59,7 @@ SYM_FUNC_START(\name)
 .Lenter\@:
 	mov VMX_OFF_REGS(%rdi), %rax
 	xchg %rax, %rdi
-	LOAD_KEPT_REGS
+	LOAD_REGS rbx, rbp, r12, r13, r14, r15	/* those that a C function keeps */
 	xchg %rax, %rdi
 .Lenter_kept\@:
 	/* CR2 is not in the VMCS. Host page faults change it, so it is written when it differs. */
@@ -99,7 +73,7 @@ SYM_FUNC_START(\name)
 	.endif
 	cmpb $0, VMX_OFF_LAUNCHED(%rdi)
 	mov VMX_OFF_REGS(%rdi), %rdi
-	LOAD_SCRATCH_REGS
+	LOAD_REGS rax, rcx, rdx, rsi, r8, r9, r10, r11, rdi
 	UNWIND_HINT_SAVE
 	je .Llaunch\@
 	vmresume
@@ -112,7 +86,12 @@ SYM_FUNC_START(\name)
 SYM_INNER_LABEL(\exit, SYM_L_GLOBAL)
 	UNWIND_HINT_RESTORE
 	ENDBR
-	SAVE_GUEST_REGS
+	push %rdi
+	mov 8(%rsp), %rdi	/* RSP is HOST_RSP, where vmx was pushed */
+	mov VMX_OFF_REGS(%rdi), %rdi
+	SAVE_REGS rax, rcx, rdx, rbx, rbp, rsi, r8, r9, r10, r11, r12, r13, r14, r15
+	pop .Lat_rdi(%rdi)
+	mov (%rsp), %rdi
 	mov %cr2, %rcx
 	mov %rcx, VMX_OFF_CR2(%rdi)
 	.if \safe

@@ -177,9 +177,9 @@ int __init dune_vmx_init(void)
 	BUILD_BUG_ON(offsetof(struct vmx_vcpu, host_rsp) != VMX_OFF_HOST_RSP);
 	BUILD_BUG_ON(offsetof(struct vmx_vcpu, cr2) != VMX_OFF_CR2);
 	BUILD_BUG_ON(offsetof(struct vmx_vcpu, launched) != VMX_OFF_LAUNCHED);
-	BUILD_BUG_ON(offsetof(struct dune_regs, rax) != REGS_RAX);
-	BUILD_BUG_ON(offsetof(struct dune_regs, rdi) != REGS_RDI);
-	BUILD_BUG_ON(offsetof(struct dune_regs, r15) != REGS_R15);
+	BUILD_BUG_ON(offsetof(struct dune_regs, rax) != 0);
+	BUILD_BUG_ON(offsetof(struct dune_regs, rdi) != 7 * 8);
+	BUILD_BUG_ON(offsetof(struct dune_regs, r15) != 15 * 8);
 	BUILD_BUG_ON(VMCS_HOST_RSP != HOST_RSP);
 	BUILD_BUG_ON(sizeof(struct dune_vcpu_page) > PAGE_SIZE);
 
