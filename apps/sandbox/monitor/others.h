@@ -31,6 +31,10 @@ bool is_our_thread(int64_t tid);
 // as that is so. Context: trap.
 bool is_our_group(int64_t group);
 
+// kill(2) of a group that somebody outside leads: only those of it that are of the sandbox get the
+// signal. One that is made meanwhile may not. 0 is the caller's group. 0 or -EPERM. Context: trap.
+long signal_our_part(int64_t group, uint64_t signal);
+
 }  // namespace dune::sandbox
 
 #endif

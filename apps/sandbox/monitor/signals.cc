@@ -121,6 +121,14 @@ long send_by_descriptor(Call& call) {
                                   call.args[3]);
 }
 
+long kill_group(const Call& call, int64_t group) {
+    const uint64_t signal = call.args[1];
+    if (is_our_group(group)) {
+        return pass(call);
+    }
+    return signal > kSignals ? -EINVAL : signal_our_part(group, signal);
+}
+
 // A signal sent by number.
 long do_send(Call& call) {
     const int64_t pid = static_cast<int>(call.args[0]);
@@ -134,8 +142,8 @@ long do_send(Call& call) {
         default:
             break;
     }
-    if (pid == 0 || pid < -1) {  // kill(2) of a group
-        return call.number == SYS_kill && is_our_group(-pid) ? pass(call) : -EPERM;
+    if (pid == 0 || pid < -1) {
+        return call.number == SYS_kill ? kill_group(call, -pid) : -EPERM;
     }
     switch (whose_process(pid)) {
         case Whose::Ours:

@@ -64,7 +64,13 @@ struct Stats {
     // keeps its bit: see whose_process().
     static constexpr int64_t kMaxPid = 1 << 22;
     std::array<std::atomic<uint64_t>, kMaxPid / 64> pids;
-    void add_process(int64_t pid) { pids[pid / 64].fetch_or(1ull << pid % 64); }
+    std::atomic<int64_t> most_pid;
+    void add_process(int64_t pid) {
+        pids[pid / 64].fetch_or(1ull << pid % 64);
+        for (int64_t most = most_pid.load(); pid > most;) {
+            most_pid.compare_exchange_weak(most, pid);
+        }
+    }
     bool has_process(int64_t pid) const {
         return pid < kMaxPid && (pids[pid / 64].load() >> pid % 64 & 1) != 0;
     }

@@ -181,5 +181,24 @@ TEST(Processes, AnIdIsOnlyGoodForItsProcess) {
     waitpid(other, nullptr, 0);
 }
 
+// The test leads the group that it and the sandbox are in.
+TEST(Processes, ASignalToTheGroupStaysInTheSandbox) {
+    static volatile sig_atomic_t outside;
+    struct sigaction old {};
+    struct sigaction action {};
+    action.sa_handler = [](int) { outside = 1; };
+    setpgid(0, 0);
+    ASSERT_EQ(getpgrp(), getpid());
+    sigaction(SIGTERM, &action, &old);
+    // It would not return while the sleeper has its output.
+    const Outcome outcome = sandboxed({"--quiet"}, {"/bin/sh", "-c",
+                                                    "sleep 1000 & trap 'echo got; exit 5' TERM;"
+                                                    "kill -TERM 0; wait; sleep 1; exit 6"});
+    sigaction(SIGTERM, &old, nullptr);
+    EXPECT_EQ(outcome.status, 5) << outcome.text();
+    EXPECT_EQ(outcome.out, "got\n") << outcome.text();
+    EXPECT_EQ(outside, 0);
+}
+
 }  // namespace
 }  // namespace dune::sandbox_test
