@@ -18,12 +18,9 @@ const struct dune_engine *dune_engine = &dune_vmx_engine;
 
 static int __init dune_init(void)
 {
-	int ret;
+	int ret = dune_mirror_init();
 
-	ret = dune_mirror_init();
-	if (ret)
-		return ret;
-	ret = dune_vmx_init();
+	ret = ret ?: dune_vmx_init();
 	if (ret)
 		return ret;
 	dune_syscall_init(fast_syscalls);

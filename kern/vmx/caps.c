@@ -62,6 +62,14 @@ static const struct ctl_bit entry_need[] = {
 	{}
 };
 
+static const struct ctl_bit ept_need[] = {
+	{ VMX_EPT_PAGE_WALK_4_BIT, "four-level EPT" },
+	{ VMX_EPTP_WB_BIT, "write-back EPT tables" },
+	{ VMX_EPT_INVEPT_BIT, "INVEPT" },
+	{ VMX_EPT_EXTENT_CONTEXT_BIT, "single-context INVEPT" },
+	{}
+};
+
 /* The controls that must not be forced on, and what the guest would lose by them. */
 static const struct ctl_bit proc_mustnot[] = {
 	{ CPU_BASED_CR3_LOAD_EXITING, "CR3-load exiting" },
@@ -77,46 +85,52 @@ static u64 read_cap(u32 msr)
 	return rdmsrl_safe(msr, &val) ? 0 : val;
 }
 
-/* SDM A.3: low half, bits that must be 1; high half, bits that may be. */
-static int vmx_controls(const char *what, u32 msr, const struct ctl_bit *need, u32 want, u32 *out)
+/* Adds up the bits that are needed, or says which of them is not among those that may be. */
+static int vmx_need(const char *what, u32 msr, u32 may, const struct ctl_bit *need, u32 *bits)
 {
-	u64 cap = read_cap(msr);
-	u32 bits = want;
-
 	for (; need->bit; need++) {
-		if (!(cap >> 32 & need->bit)) {
+		if (!(may & need->bit)) {
 			pr_err("this CPU has no %s (%s, MSR %#x): Dune cannot run here\n", need->name,
 			       what, msr);
 			return -EOPNOTSUPP;
 		}
-		bits |= need->bit;
+		*bits |= need->bit;
 	}
-	*out = (bits | (u32)cap) & (u32)(cap >> 32);
+	return 0;
+}
+
+/* SDM A.3: low half, bits that must be 1; high half, bits that may be. */
+static int vmx_controls(const char *what, u32 msr, const struct ctl_bit *need, u32 want, u32 *out)
+{
+	u64 cap = read_cap(msr);
+
+	*out = want | (u32)cap;
+	if (vmx_need(what, msr, cap >> 32, need, out))
+		return -EOPNOTSUPP;
+	*out &= cap >> 32;
 	return 0;
 }
 
 static int vmx_caps_controls(void)
 {
-	bool true_ctls = read_cap(MSR_IA32_VMX_BASIC) >> 55 & 1;
 	struct vmx_config *c = &vmx_config;
 	const struct ctl_bit *b;
+	u32 true_ctls = 0;
 	int ret;
 
-	ret = vmx_controls("pin-based controls",
-			   true_ctls ? MSR_IA32_VMX_TRUE_PINBASED_CTLS : MSR_IA32_VMX_PINBASED_CTLS,
-			   pin_need, 0, &c->pin);
-	ret = ret ?: vmx_controls("processor-based controls",
-				  true_ctls ? MSR_IA32_VMX_TRUE_PROCBASED_CTLS :
-					      MSR_IA32_VMX_PROCBASED_CTLS,
+	/* SDM A.2: four more MSRs, at the same distance each, tell what need not be 1 after all. */
+	if (read_cap(MSR_IA32_VMX_BASIC) >> 55 & 1)
+		true_ctls = MSR_IA32_VMX_TRUE_PINBASED_CTLS - MSR_IA32_VMX_PINBASED_CTLS;
+	ret = vmx_controls("pin-based controls", MSR_IA32_VMX_PINBASED_CTLS + true_ctls, pin_need, 0,
+			   &c->pin);
+	ret = ret ?: vmx_controls("processor-based controls", MSR_IA32_VMX_PROCBASED_CTLS + true_ctls,
 				  proc_need, 0, &c->proc);
 	ret = ret ?: vmx_controls("secondary controls", MSR_IA32_VMX_PROCBASED_CTLS2, proc2_need,
 				  proc2_want, &c->proc2);
-	ret = ret ?: vmx_controls("VM-exit controls",
-				  true_ctls ? MSR_IA32_VMX_TRUE_EXIT_CTLS : MSR_IA32_VMX_EXIT_CTLS,
-				  exit_need, 0, &c->exit);
-	ret = ret ?: vmx_controls("VM-entry controls",
-				  true_ctls ? MSR_IA32_VMX_TRUE_ENTRY_CTLS : MSR_IA32_VMX_ENTRY_CTLS,
-				  entry_need, 0, &c->entry);
+	ret = ret ?: vmx_controls("VM-exit controls", MSR_IA32_VMX_EXIT_CTLS + true_ctls, exit_need, 0,
+				  &c->exit);
+	ret = ret ?: vmx_controls("VM-entry controls", MSR_IA32_VMX_ENTRY_CTLS + true_ctls, entry_need,
+				  0, &c->entry);
 	if (ret)
 		return ret;
 	for (b = proc_mustnot; b->bit; b++) {
@@ -136,20 +150,10 @@ static int vmx_caps_ept(void)
 {
 	u64 cap = read_cap(MSR_IA32_VMX_EPT_VPID_CAP);
 	struct vmx_config *c = &vmx_config;
-	static const struct { u64 bit; const char *name; } need[] = {
-		{ VMX_EPT_PAGE_WALK_4_BIT, "four-level EPT" },
-		{ VMX_EPTP_WB_BIT, "write-back EPT tables" },
-		{ VMX_EPT_INVEPT_BIT, "INVEPT" },
-		{ VMX_EPT_EXTENT_CONTEXT_BIT, "single-context INVEPT" },
-	};
-	int i;
+	u32 bits = 0;
 
-	for (i = 0; i < ARRAY_SIZE(need); i++) {
-		if (!(cap & need[i].bit)) {
-			pr_err("this CPU has no %s: Dune cannot run here\n", need[i].name);
-			return -EOPNOTSUPP;
-		}
-	}
+	if (vmx_need("EPT", MSR_IA32_VMX_EPT_VPID_CAP, cap, ept_need, &bits))
+		return -EOPNOTSUPP;
 	c->ept_ad = cap & VMX_EPT_AD_BIT;
 	c->eptp_flags = VMX_EPTP_MT_WB | VMX_EPTP_PWL_4 | (c->ept_ad ? VMX_EPTP_AD_ENABLE_BIT : 0);
 	c->vpid = c->proc2 & SECONDARY_EXEC_ENABLE_VPID;
@@ -207,8 +211,8 @@ static int vmx_caps_bugs(bool allow_unsafe)
  */
 int __init vmx_caps_init(bool allow_unsafe)
 {
+	u64 basic = read_cap(MSR_IA32_VMX_BASIC);
 	struct vmx_config *c = &vmx_config;
-	u64 basic;
 	int ret;
 
 	if (!boot_cpu_has(X86_FEATURE_VMX)) {
@@ -221,7 +225,6 @@ int __init vmx_caps_init(bool allow_unsafe)
 		return -EOPNOTSUPP;
 	}
 #endif
-	basic = read_cap(MSR_IA32_VMX_BASIC);
 	c->revision = basic & 0x7fffffff;
 	/* SDM A.1: memory type of VMX regions, 6 is write-back; size at most 4096. */
 	if ((basic >> 50 & 15) != 6 || (basic >> 32 & 0x1fff) > PAGE_SIZE) {

@@ -9,21 +9,20 @@
 static const char *failed_check(const struct dune_death *d, u64 rip, u64 rflags)
 {
 	static const u32 data_ar_reserved = 0xfffe0f00;
-	u64 cr0 = d->cr0 | X86_CR0_PE | X86_CR0_PG;
+	u64 cr0_fixed0 = vmx_config.cr0_fixed0 | X86_CR0_PE | X86_CR0_PG;
 
-	if ((d->cr0 & vmx_config.cr0_fixed0) != vmx_config.cr0_fixed0 ||
-	    d->cr0 & ~vmx_config.cr0_fixed1 || cr0 != d->cr0)
+	if ((d->cr0 & cr0_fixed0) != cr0_fixed0 || d->cr0 & ~vmx_config.cr0_fixed1)
 		return "CR0 fixed bits (27.3.1.1)";
 	if ((d->cr4 & vmx_config.cr4_fixed0) != vmx_config.cr4_fixed0 ||
 	    d->cr4 & ~vmx_config.cr4_fixed1)
 		return "CR4 fixed bits (27.3.1.1)";
 	if (d->cr3 >> boot_cpu_data.x86_phys_bits)
 		return "CR3 beyond the physical-address width (27.3.1.1)";
-	if ((s64)(rip << 16) >> 16 != (s64)rip)
+	if (!vmx_canonical(rip))
 		return "RIP not canonical (27.3.1.4)";
-	if ((s64)(d->fs_base << 16) >> 16 != (s64)d->fs_base)
+	if (!vmx_canonical(d->fs_base))
 		return "FS base not canonical (27.3.1.2)";
-	if ((s64)(d->gs_base << 16) >> 16 != (s64)d->gs_base)
+	if (!vmx_canonical(d->gs_base))
 		return "GS base not canonical (27.3.1.2)";
 	if (!(rflags & X86_EFLAGS_FIXED) || rflags & ~0x3f7fd7ull)
 		return "RFLAGS reserved bits (27.3.1.4)";
@@ -33,8 +32,7 @@ static const char *failed_check(const struct dune_death *d, u64 rip, u64 rflags)
 		return "SS access rights (27.3.1.2)";
 	if ((vmcs_read32(GUEST_TR_AR_BYTES) & 0xf) != 11)
 		return "TR is not a busy 64-bit TSS (27.3.1.2)";
-	if ((s64)(d->gdt_base << 16) >> 16 != (s64)d->gdt_base ||
-	    (s64)(d->idt_base << 16) >> 16 != (s64)d->idt_base)
+	if (!vmx_canonical(d->gdt_base) || !vmx_canonical(d->idt_base))
 		return "GDTR or IDTR base not canonical (27.3.1.3)";
 	if (d->interruptibility & GUEST_INTR_STATE_STI && !(rflags & X86_EFLAGS_IF))
 		return "blocking by STI with RFLAGS.IF clear (27.3.1.5)";

@@ -209,9 +209,20 @@ static enum vmx_next exit_bad_state(struct vmx_vcpu *vmx, u32 reason)
 	return VMX_AGAIN;
 }
 
-static noinline enum vmx_next exit_rare(struct vmx_vcpu *vmx, u32 reason)
+/**
+ * vmx_handle_exit() - handle a VM exit as far as the VMCS is needed for it
+ * @vmx: the vCPU
+ * @reason: the exit reason; none that run.c takes itself (VMCALL, EPT violation, CPUID)
+ *
+ * Context: interrupts off, right after the exit.
+ *
+ * Return: what is to be done with interrupts on.
+ */
+enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason)
 {
 	switch (reason) {
+	case EXIT_REASON_EXTERNAL_INTERRUPT:
+		return VMX_IRQ;
 	case EXIT_REASON_EXCEPTION_NMI:
 		return exit_exception(vmx);
 	case EXIT_REASON_INTERRUPT_WINDOW:
@@ -254,20 +265,4 @@ static noinline enum vmx_next exit_rare(struct vmx_vcpu *vmx, u32 reason)
 		return exit_bad_state(vmx, reason);
 	vmx_die(vmx, reason);
 	return VMX_USER;
-}
-
-/**
- * vmx_handle_exit() - handle a VM exit as far as the VMCS is needed for it
- * @vmx: the vCPU
- * @reason: the exit reason; none that run.c takes itself (VMCALL, EPT violation, CPUID)
- *
- * Context: interrupts off, right after the exit.
- *
- * Return: what is to be done with interrupts on.
- */
-enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason)
-{
-	if (reason == EXIT_REASON_EXTERNAL_INTERRUPT)
-		return VMX_IRQ;
-	return exit_rare(vmx, reason);
 }

@@ -69,9 +69,8 @@ bool vmx_wrmsr(struct vmx_vcpu *vmx, u32 msr, u64 val)
 
 	if (slot < 0)
 		return vmx_rdmsr(vmx, msr, &now) && now == val;
-	if ((slot == VMX_MSR_LSTAR || slot == VMX_MSR_CSTAR) && (u64)((s64)(val << 16) >> 16) != val)
-		return false;
-	if (slot == VMX_MSR_FMASK && val >> 32)
+	if (((slot == VMX_MSR_LSTAR || slot == VMX_MSR_CSTAR) && !vmx_canonical(val)) ||
+	    (slot == VMX_MSR_FMASK && val >> 32))
 		return false;
 	/* Back to the host's values, then all of the guest's anew. */
 	vmx_msrs_put();

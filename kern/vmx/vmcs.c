@@ -42,6 +42,19 @@ static const struct vmx_segment vmx_segments[] = {
 	{ 0x40, 0x67, 0x8b },				/* TR: busy 64-bit TSS */
 };
 
+/* Zero in a new vCPU; those that are no guest state always are. */
+static const u16 vmx_zero_fields[] = {
+	GUEST_GDTR_BASE, GUEST_GDTR_LIMIT, GUEST_IDTR_BASE, GUEST_IDTR_LIMIT, GUEST_CR3, GUEST_RIP,
+	GUEST_RSP, GUEST_IA32_DEBUGCTL, GUEST_SYSENTER_CS, GUEST_SYSENTER_ESP, GUEST_SYSENTER_EIP,
+	GUEST_INTERRUPTIBILITY_INFO, GUEST_PENDING_DBG_EXCEPTIONS,
+	/* The CPU takes an event out when it has entered; the last entry may have been refused. */
+	VM_ENTRY_INTR_INFO_FIELD,
+	PAGE_FAULT_ERROR_CODE_MASK, PAGE_FAULT_ERROR_CODE_MATCH, CR3_TARGET_COUNT,
+	VM_EXIT_MSR_STORE_COUNT, VM_EXIT_MSR_LOAD_COUNT, VM_ENTRY_MSR_LOAD_COUNT,
+	/* User mode's selectors: 64-bit Linux keeps them null, and reloads what is not. */
+	HOST_DS_SELECTOR, HOST_ES_SELECTOR, HOST_FS_SELECTOR, HOST_GS_SELECTOR,
+};
+
 /**
  * vmx_vmcs_reset_guest() - the guest's state as in a new vCPU
  * @vmx: the vCPU; its VMCS is current
@@ -57,28 +70,15 @@ void vmx_vmcs_reset_guest(struct vmx_vcpu *vmx)
 		__vmcs_write(GUEST_ES_AR_BYTES + 2 * i, vmx_segments[i].ar);
 		__vmcs_write(GUEST_ES_BASE + 2 * i, 0);
 	}
-	vmcs_writel(GUEST_GDTR_BASE, 0);
-	vmcs_writel(GUEST_IDTR_BASE, 0);
-	vmcs_write32(GUEST_GDTR_LIMIT, 0);
-	vmcs_write32(GUEST_IDTR_LIMIT, 0);
+	for (i = 0; i < ARRAY_SIZE(vmx_zero_fields); i++)
+		__vmcs_write(vmx_zero_fields[i], 0);
 	vmcs_writel(GUEST_CR0, e->cr0_initial | (vmx_config.cr0_fixed0 & vmx_config.cr0_fixed1));
 	vmcs_writel(GUEST_CR4, e->cr4_initial | X86_CR4_VMXE);
 	vmcs_writel(CR0_READ_SHADOW, e->cr0_initial);
 	vmcs_writel(CR4_READ_SHADOW, e->cr4_initial);
-	vmcs_writel(GUEST_CR3, 0);
 	vmcs_writel(GUEST_DR7, 0x400);
-	vmcs_writel(GUEST_RIP, 0);
-	vmcs_writel(GUEST_RSP, 0);
 	vmcs_writel(GUEST_RFLAGS, X86_EFLAGS_FIXED);
-	vmcs_write64(GUEST_IA32_DEBUGCTL, 0);
-	vmcs_write32(GUEST_SYSENTER_CS, 0);
-	vmcs_writel(GUEST_SYSENTER_ESP, 0);
-	vmcs_writel(GUEST_SYSENTER_EIP, 0);
 	vmcs_write32(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
-	vmcs_write32(GUEST_INTERRUPTIBILITY_INFO, 0);
-	vmcs_writel(GUEST_PENDING_DBG_EXCEPTIONS, 0);
-	/* The CPU takes an event out when it has entered; the last entry may have been refused. */
-	vmcs_write32(VM_ENTRY_INTR_INFO_FIELD, 0);
 	vmx->dr6 = 0xffff0ff0;
 	vmx->cr8 = 0;
 	vmx->cr2 = 0;
@@ -109,12 +109,6 @@ static void vmcs_init_controls(struct vmx_vcpu *vmx)
 	 * (CVE-2015-5307, CVE-2015-8104): they exit, and go back in as events.
 	 */
 	vmcs_write32(EXCEPTION_BITMAP, BIT(X86_TRAP_MC) | BIT(X86_TRAP_DB) | BIT(X86_TRAP_AC));
-	vmcs_write32(PAGE_FAULT_ERROR_CODE_MASK, 0);
-	vmcs_write32(PAGE_FAULT_ERROR_CODE_MATCH, 0);
-	vmcs_write32(CR3_TARGET_COUNT, 0);
-	vmcs_write32(VM_EXIT_MSR_STORE_COUNT, 0);
-	vmcs_write32(VM_EXIT_MSR_LOAD_COUNT, 0);
-	vmcs_write32(VM_ENTRY_MSR_LOAD_COUNT, 0);
 	vmcs_write64(VMCS_LINK_POINTER, ~0ull);
 	/* A page of the module's data: vmalloc memory, which has no linear mapping. */
 	vmcs_write64(MSR_BITMAP, page_to_phys(vmalloc_to_page(vmx_msr_bitmap)));
@@ -129,11 +123,6 @@ static void vmcs_init_host(struct vmx_vcpu *vmx)
 {
 	vmcs_write16(HOST_CS_SELECTOR, __KERNEL_CS);
 	vmcs_write16(HOST_SS_SELECTOR, __KERNEL_DS);
-	/* User mode's selectors: 64-bit Linux keeps them null, and reloads what is not. */
-	vmcs_write16(HOST_DS_SELECTOR, 0);
-	vmcs_write16(HOST_ES_SELECTOR, 0);
-	vmcs_write16(HOST_FS_SELECTOR, 0);
-	vmcs_write16(HOST_GS_SELECTOR, 0);
 	vmcs_writel(HOST_RIP, (unsigned long)(vmx_use_safe_entry ? vmx_exit_point_safe :
 								   vmx_exit_point));
 	vmx->host_rsp = 0;
@@ -186,11 +175,6 @@ void vmx_vmcs_host_cpu(struct vmx_vcpu *vmx)
 	vmx->host_cpu = raw_smp_processor_id();
 }
 
-static bool canonical(u64 addr)
-{
-	return (u64)((s64)(addr << 16) >> 16) == addr;
-}
-
 #define RFLAGS_KNOWN (X86_EFLAGS_CF | X86_EFLAGS_PF | X86_EFLAGS_AF | X86_EFLAGS_ZF |		\
 		      X86_EFLAGS_SF | X86_EFLAGS_TF | X86_EFLAGS_IF | X86_EFLAGS_DF |		\
 		      X86_EFLAGS_OF | X86_EFLAGS_IOPL | X86_EFLAGS_NT | X86_EFLAGS_RF |		\
@@ -210,7 +194,7 @@ static int vmcs_set_one(struct vmx_vcpu *vmx, u32 bit)
 	case DUNE_SET_RIP:
 		a = READ_ONCE(page->rip);
 		b = READ_ONCE(page->rflags);
-		if (!canonical(a) || b & ~RFLAGS_KNOWN)
+		if (!vmx_canonical(a) || b & ~RFLAGS_KNOWN)
 			return -EINVAL;
 		vmcs_writel(GUEST_RIP, a);
 		vmcs_writel(GUEST_RSP, READ_ONCE(page->regs.rsp));
@@ -227,7 +211,7 @@ static int vmcs_set_one(struct vmx_vcpu *vmx, u32 bit)
 	case DUNE_SET_FS_BASE:
 	case DUNE_SET_GS_BASE:
 		a = READ_ONCE(*(bit == DUNE_SET_FS_BASE ? &page->fs_base : &page->gs_base));
-		if (!canonical(a))
+		if (!vmx_canonical(a))
 			return -EINVAL;
 		__vmcs_write(bit == DUNE_SET_FS_BASE ? GUEST_FS_BASE : GUEST_GS_BASE, a);
 		return 0;

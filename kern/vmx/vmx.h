@@ -68,6 +68,9 @@ struct vmx_vcpu {
 	u64 last_table_gpa, last_table_gone;
 };
 
+/* As the guest's tables have four levels. */
+#define vmx_canonical(addr) __is_canonical_address(addr, 48)
+
 static inline struct vmx_vcpu *to_vmx(struct dune_vcpu *vcpu)
 {
 	return container_of(vcpu, struct vmx_vcpu, vcpu);
