@@ -187,7 +187,8 @@ typedef void (*dune_syscall_cb)(struct dune_tf* tf);
 
 /**
  * Call cb for a vector, with interrupts masked, on the interrupted stack (below its red zone)
- * or, from ring 3, on the stack of dune_jump_to_user(). Vector registers are preserved.
+ * or, from ring 3, on the stack of dune_jump_to_user(). Vector registers are preserved. It may
+ * leave by siglongjmp(), after sti().
  * @param vec 0..255
  * @param cb  NULL: back to the default, which for an exception is the signal that Linux would send.
  * @return -EINVAL for a vector outside 0..255 or T_PGFLT (dune_register_pgflt_handler() has it).
@@ -197,7 +198,8 @@ int dune_register_intr_handler(int vec, dune_intr_cb cb);
 
 /**
  * Call cb for a signal, as interrupt DUNE_SIGNAL_INTR_BASE + signum: with interrupts masked,
- * on the thread that Linux chose for the signal. Interrupted system calls are restarted.
+ * on the thread that Linux chose for the signal. Interrupted system calls are restarted. A thread
+ * in host mode has no frame to show, and ignores the signal.
  * @return -EINVAL for a signal that cannot have a handler.
  * Context: host mode, ring 0.
  */
