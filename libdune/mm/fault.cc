@@ -118,7 +118,10 @@ int begin(ptent_t* root, std::uintptr_t addr, std::uint64_t fec, CowPage* cow) n
 
 int resolve_fault(ptent_t* root, std::uintptr_t addr, std::uint64_t fec) noexcept {
     VaRange range;
-    if ((fec & (FEC_RSV | FEC_PK)) != 0 ||
+    std::size_t pool_len = 0;
+    const auto pool = reinterpret_cast<std::uintptr_t>(pool_range(&pool_len));
+    // The tables themselves, if the program unmapped them: whoever looks at them has the lock.
+    if ((fec & (FEC_RSV | FEC_PK)) != 0 || addr - pool < pool_len ||
         !check_range(root, reinterpret_cast<void*>(addr), 1, 1, &range))
         return -EFAULT;
     CowPage cow{};

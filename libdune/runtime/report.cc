@@ -122,9 +122,9 @@ bool read_memory(std::uint64_t va, void* to, std::size_t len) noexcept {
 }
 
 /** The chain of frame pointers, for code that keeps them. */
-void print_frame_pointers(std::uint64_t ip, std::uint64_t rbp) noexcept {
-    print_frame(0, ip);
-    for (int i = 1; i < kMaxFrames; ++i) {
+void print_frame_pointers(int first, std::uint64_t ip, std::uint64_t rbp) noexcept {
+    print_frame(first, ip);
+    for (int i = first + 1; i < kMaxFrames; ++i) {
         std::uint64_t frame[2] = {};
         if (rbp == 0 || rbp % 8 != 0 || !read_memory(rbp, frame, sizeof(frame)) || frame[1] == 0)
             return;
@@ -235,12 +235,19 @@ void report_fault(const dune_tf* tf, int vector, int sig, std::uintptr_t addr,
     print_place("rsp", tf->rsp);
     if (vector == T_PGFLT)
         print_place("the address", addr);
-    if ((tf->cs & 3) == 0 && what == nullptr) {
-        complain("  called from:");
+    complain("  called from:");
+    Place code;
+    if ((tf->cs & 3) == 0 && !find_place(tf->rip, &code)) {
+        // An unwinder would look at the instructions there. It came by a call, most likely.
+        std::uint64_t caller = 0;
+        print_frame(0, tf->rip);
+        if (read_memory(tf->rsp, &caller, sizeof(caller)))
+            print_frame_pointers(1, caller, tf->rbp);
+    } else if ((tf->cs & 3) == 0 && what == nullptr) {
         Unwound state = {.from = tf->rip, .count = 0, .seen = false};
         _Unwind_Backtrace(on_frame, &state);
     } else {
-        print_frame_pointers(tf->rip, tf->rbp);
+        print_frame_pointers(0, tf->rip, tf->rbp);
     }
     die_of(sig);
 }
@@ -275,7 +282,7 @@ void report_death(const dune_vcpu_page* page) noexcept {
     complain("  cr0 %016llx  cr2 %016llx  cr3 %016llx  cr4 %016llx", page->death.cr0,
              page->death.cr2, page->death.cr3, page->death.cr4);
     print_place("rip", tf.rip);
-    print_frame_pointers(tf.rip, tf.rbp);
+    print_frame_pointers(0, tf.rip, tf.rbp);
     die_of(SIGSEGV);
 }
 

@@ -220,6 +220,19 @@ TEST_F(RuntimeTraps, WithoutHandlerItDiesLikeOnLinux) {
          "0x10"},
         {SIGSEGV,
          [] {
+             auto* const nothing = reinterpret_cast<int (*)()>(wild_pointer(0x40));
+             return nothing() + 1;
+         },
+         "cannot execute at address 0x40"},
+        {SIGSEGV,
+         [] {
+             // What the tables are in: the fault is in a function that has their lock.
+             dune_vm_unmap(pgroot, dune_pagebase_va, MAX_PAGES * PGSIZE);
+             return dune_vm_unmap(pgroot, reinterpret_cast<void*>(0x600000000000), PGSIZE);
+         },
+         "page fault"},
+        {SIGSEGV,
+         [] {
              *wild_pointer(0x8000000000000000) = 1;
              return 0;
          },
@@ -230,6 +243,7 @@ TEST_F(RuntimeTraps, WithoutHandlerItDiesLikeOnLinux) {
         EXPECT_TRUE(outcome.killed(test.sig)) << outcome.status << outcome.stderr_;
         EXPECT_NE(outcome.stderr_.find(test.text), std::string::npos) << outcome.stderr_;
         EXPECT_NE(outcome.stderr_.find("called from"), std::string::npos) << outcome.stderr_;
+        EXPECT_EQ(outcome.stderr_.find("while a fault"), std::string::npos) << outcome.stderr_;
     }
 }
 
