@@ -274,7 +274,8 @@ int resume(int fd_base) {
     const ssize_t size = pread(reserved_fd(kImageFd), &image, sizeof(image), 0);
     if (process.policy == nullptr || process.policy->magic != PolicyImage::kMagic ||
         process.stats == nullptr || size < static_cast<ssize_t>(offsetof(ExecImage, text)) ||
-        image.magic != ExecImage::kMagic || static_cast<size_t>(size) != image.size()) {
+        image.magic != ExecImage::kMagic || static_cast<size_t>(size) != image.size() ||
+        !image.is_whole()) {
         return fail(kFailed, "DUNE_SANDBOX_STATE is set, but not by a sandbox: unset it");
     }
     process.trace = process.policy->trace;

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "policy/mounts.h"
 #include "policy/parser.h"
 
 namespace dune::sandbox {
@@ -195,6 +196,20 @@ bool take(int option, const char* value, Options& options, int* status) {
     }
 }
 
+// False if it is not to be had.
+bool hide_mounts(Policy& policy) {
+    const int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+    std::string text;
+    char room[4096];
+    ssize_t n = -1;
+    while ((n = read(fd, room, sizeof(room))) > 0) {
+        text.append(room, static_cast<size_t>(n));
+    }
+    close(fd);
+    hide_other_mounts(policy, text);
+    return n == 0;
+}
+
 }  // namespace
 
 bool parse_options(int argc, char** argv, Options& options, int* status) {
@@ -241,6 +256,10 @@ bool make_policy(const Options& options, const std::string& program, PolicyImage
     }
     if (options.trace) {
         policy.trace_all();
+    }
+    if (!hide_mounts(policy)) {
+        complain("cannot read /proc/self/mountinfo: mount /proc");
+        return false;
     }
     if (!policy.freeze(image)) {
         complain("the policy has too many path rules");

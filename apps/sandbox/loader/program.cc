@@ -139,6 +139,15 @@ bool ExecImage::add(std::string_view string) {
     return true;
 }
 
+bool ExecImage::is_whole() const {
+    constexpr uint32_t kMost = kTextSize;
+    if (used == 0 || used > kMost || text[used - 1] != 0 || argc > kMost || envc > kMost) {
+        return false;
+    }
+    return std::count(text, text + used, '\0') == 1 + static_cast<ptrdiff_t>(argc) + envc &&
+           memchr(comm, 0, sizeof(comm)) != nullptr;
+}
+
 void ExecImage::set_comm(std::string_view path) {
     const std::string_view name = path.substr(path.rfind('/') + 1);
     memset(comm, 0, sizeof(comm));

@@ -28,6 +28,9 @@ struct ExecImage {
     bool add(std::string_view string);
     void set_comm(std::string_view path);
     size_t size() const { return offsetof(ExecImage, text) + used; }
+    // True if text holds as many strings as the counts say. It comes by a memory file, to which
+    // another thread of the program could write while it had no reserved number yet.
+    bool is_whole() const;
 };
 
 constexpr int kMaxScripts = 5;     // #! after #!, as Linux

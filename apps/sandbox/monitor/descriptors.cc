@@ -45,7 +45,8 @@ long do_fcntl(Call& call) {
     switch (command) {
         case F_DUPFD:
         case F_DUPFD_CLOEXEC:
-            return locked(call);
+            // The limit says the same, but not while the runtime makes one (see RuntimeNumbers).
+            return is_reserved(call.args[2]) ? -EINVAL : locked(call);
         case F_GETFD:
         case F_SETFD:
         case F_GETFL:

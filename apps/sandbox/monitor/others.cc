@@ -45,16 +45,22 @@ Whose whose_process(int64_t pid) {
     if (pid <= 0 || !process.stats->has_process(pid)) {
         return Whose::Foreign;
     }
-    // The bit of a process that was killed stays, and its number may be another's by now: one that
-    // does not execute the runtime's file.
+    // The bit of a process that was killed stays, and its number may be another's by now, also of
+    // one of another sandbox. Only those of this one have this sandbox's Stats open.
+    const unsigned number = static_cast<unsigned>(pid);
     struct stat theirs {};
     struct stat own {};
-    const long error =
-        host_call(SYS_stat, Name("/proc/", static_cast<unsigned>(pid), "/exe").c_str(), &theirs);
+    const long error = host_call(SYS_stat, Name("/proc/", number, "/exe").c_str(), &theirs);
     if (error != 0) {
         return error == -ENOENT ? Whose::Ended : Whose::Foreign;
     }
-    const bool same = host_call(SYS_fstat, reserved_fd(kSelfFd), &own) == 0 &&
+    char after[20] = "/fd/";
+    char digits[16];
+    const std::string_view fd = to_text(static_cast<unsigned>(reserved_fd(kStatsFd)), digits);
+    __builtin_memcpy(after + 4, fd.data(), fd.size());
+    const Name name("/proc/", number, {after, 4 + fd.size()});
+    const bool same = host_call(SYS_stat, name.c_str(), &theirs) == 0 &&
+                      host_call(SYS_fstat, reserved_fd(kStatsFd), &own) == 0 &&
                       own.st_ino == theirs.st_ino && own.st_dev == theirs.st_dev;
     return same ? Whose::Ours : Whose::Foreign;
 }

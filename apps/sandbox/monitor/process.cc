@@ -15,6 +15,7 @@
 
 #include "monitor/dispatch.h"
 #include "monitor/exec.h"
+#include "monitor/others.h"
 #include "monitor/signals.h"
 #include "monitor/vfork.h"
 
@@ -173,6 +174,10 @@ long do_clone(Call& call, const CloneRequest& request) {
     if ((request.flags & CLONE_THREAD) != 0) {
         return (request.flags & kThreadFlags) == kThreadFlags ? make_thread(call, request)
                                                               : -EINVAL;
+    }
+    if ((request.flags & CLONE_PARENT) != 0 &&
+        whose_process(host_call(SYS_getppid)) != Whose::Ours) {
+        return -EPERM;  // somebody outside would get a child that it knows nothing of
     }
     const bool shares = (request.flags & (CLONE_VM | CLONE_SIGHAND)) != 0;
     if ((request.flags & (CLONE_FILES | CLONE_FS)) != 0 ||

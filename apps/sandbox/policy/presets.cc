@@ -13,7 +13,7 @@ namespace dune::sandbox {
 namespace {
 
 // Devices and files that reach around the kernel's own protection, which root could open.
-constexpr std::array<std::string_view, 12> kAlwaysHidden = {
+constexpr std::array<std::string_view, 14> kAlwaysHidden = {
     "/dev/dune",
     "/dev/kvm",
     "/dev/mem",
@@ -26,6 +26,8 @@ constexpr std::array<std::string_view, 12> kAlwaysHidden = {
     "/sys/kernel/tracing",
     "/sys/kernel/security",
     "/dev/uinput",
+    "/dev/kmsg",
+    "/proc/kmsg",
 };
 
 // What a dynamic program needs to begin.
@@ -34,8 +36,8 @@ constexpr std::array<std::string_view, 8> kLibraries = {
     "/usr/lib32", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/locale",
 };
 
-constexpr std::array<std::string_view, 6> kPlainDevices = {
-    "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty",
+constexpr std::array<std::string_view, 7> kPlainDevices = {
+    "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx",
 };
 
 constexpr std::array<std::string_view, 6> kSecrets = {
@@ -65,6 +67,7 @@ void make_compute(Policy& policy) {
 void make_default(Policy& policy, std::string_view cwd) {
     policy.set_path("/", Access::Read);
     set_paths(policy, kSecrets, Access::Hidden);
+    policy.set_path("/dev", Access::Hidden);  // disks have all files, secrets too
     set_paths(policy, kPlainDevices, Access::Write);
     for (const std::string_view path : {"/dev/pts", "/dev/shm", "/tmp", "/var/tmp"}) {
         policy.set_path(path, Access::Write);

@@ -54,7 +54,9 @@ TEST(Presets, DefaultReadsAllButSecretsAndWritesHere) {
     EXPECT_EQ(policy.access("/home/me/out"), Access::Write);
     EXPECT_EQ(policy.access("/home/you/out"), Access::Read);
     EXPECT_EQ(policy.access("/dev/null"), Access::Write);
+    EXPECT_EQ(policy.access("/dev/ptmx"), Access::Write);
     EXPECT_EQ(policy.access("/dev/dune"), Access::Hidden);
+    EXPECT_EQ(policy.access("/dev/sda"), Access::Hidden);
 }
 
 TEST(Presets, NoneAllowsWhatUndoesTheSandbox) {

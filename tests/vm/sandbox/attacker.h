@@ -38,6 +38,9 @@ void attack_network(const char*);
 void attack_zero_copy(const char*);
 void attack_message_race(const char* readable);
 void attack_process_descriptor(const char* number);
+// attack_outside.cc
+void attack_outsiders(const char*);
+void attack_other_mount(const char* where);
 // attack_attributes.cc
 void attack_attributes(const char* readable);
 void attack_empty_path_race(const char* secret);

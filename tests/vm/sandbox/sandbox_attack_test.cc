@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -40,7 +41,8 @@ TEST_P(Attack, IsRefused) {
 INSTANTIATE_TEST_SUITE_P(All, Attack,
                          ::testing::Values("memory", "pointers", "mappings", "descriptors",
                                            "instructions", "single-step", "calls", "iovec-race",
-                                           "signals", "robust-list", "frames", "zero-copy"),
+                                           "signals", "robust-list", "frames", "zero-copy",
+                                           "outsiders"),
                          [](const auto& info) {
                              std::string name = info.param;
                              for (char& c : name) {
@@ -125,6 +127,20 @@ TEST(Processes, ADescriptorFromOutsideGivesNoRights) {
     close(fd);
 }
 
+// /proc is hidden by rules about its name: so is what else leads there.
+TEST(Mounts, AnotherProcIsNoWayOut) {
+    const char* const where = "/tmp/other proc";
+    mkdir(where, 0755);
+    ASSERT_EQ(mount("proc", where, "proc", 0, nullptr), 0) << strerror(errno);
+    for (const char* const preset : {"permissive", "default"}) {
+        const Outcome outcome = sandboxed({"--quiet", "--preset", preset},
+                                          {beside("sandbox_attacker"), "other-mount", where});
+        EXPECT_TRUE(outcome.ok()) << outcome.text();
+    }
+    EXPECT_EQ(umount(where), 0);
+    rmdir(where);
+}
+
 // Waits for a file's first line; empty if it does not come.
 std::string wait_for_line(const std::string& path) {
     std::string line;
@@ -134,12 +150,16 @@ std::string wait_for_line(const std::string& path) {
     return line;
 }
 
-// A process that has the given id, until it is killed; -1 if that cannot be had.
-pid_t process_with_id(pid_t wanted) {
+// A process that has the given id, until it is killed; -1 if that cannot be had. `start` is what it
+// does.
+pid_t process_with_id(pid_t wanted, void (*start)()) {
     for (int i = 0; i < 20; i++) {
         std::ofstream("/proc/sys/kernel/ns_last_pid") << wanted - 1 << std::flush;
         const pid_t pid = fork();
         if (pid == 0) {
+            if (getpid() == wanted) {
+                start();
+            }
             pause();
         }
         if (pid == wanted) {
@@ -153,7 +173,8 @@ pid_t process_with_id(pid_t wanted) {
 }
 
 // The id of a process of the sandbox that was killed, when another process has got it.
-TEST(Processes, AnIdIsOnlyGoodForItsProcess) {
+// `comm`: the name that the process has when it has started, if that takes a while.
+void reuse_id(void (*start)(), const std::string& comm = "") {
     const std::string dir = "/tmp/sandbox-reused-id";
     mkdir(dir.c_str(), 0777);
     unlink((dir + "/id").c_str());
@@ -163,7 +184,11 @@ TEST(Processes, AnIdIsOnlyGoodForItsProcess) {
     pid_t other = -1;
     std::thread helper([&] {
         const std::string id = wait_for_line(dir + "/id");
-        other = id.empty() ? -1 : process_with_id(std::stoi(id));
+        other = id.empty() ? -1 : process_with_id(std::stoi(id), start);
+        const std::string name = "/proc/" + std::to_string(other) + "/comm";
+        for (int i = 0; i < 100 && !comm.empty() && wait_for_line(name) != comm; i++) {
+            usleep(50000);
+        }
         std::ofstream(dir + "/go") << "go\n";
     });
     const Outcome outcome =
@@ -179,6 +204,19 @@ TEST(Processes, AnIdIsOnlyGoodForItsProcess) {
     EXPECT_EQ(waitpid(other, nullptr, WNOHANG), 0) << "it was killed";
     kill(other, SIGKILL);
     waitpid(other, nullptr, 0);
+}
+
+TEST(Processes, AnIdIsOnlyGoodForItsProcess) {
+    reuse_id([] {});
+}
+
+TEST(Processes, AnIdIsNotGoodForAnotherSandbox) {
+    reuse_id(
+        [] {
+            const std::string sandbox = beside("dune-sandbox");
+            execl(sandbox.c_str(), "dune-sandbox", "--quiet", "--", "/bin/sleep", "1000", nullptr);
+        },
+        "sleep");
 }
 
 // The test leads the group that it and the sandbox are in.
