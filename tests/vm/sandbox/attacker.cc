@@ -77,6 +77,7 @@ constexpr struct {
     {"zero-copy", attack_zero_copy},
     {"message-race", attack_message_race},
     {"process-descriptor", attack_process_descriptor},
+    {"kernel", attack_kernel},
     {"outsiders", attack_outsiders},
     {"other-mount", attack_other_mount},
     {"random", attack_random},

@@ -38,6 +38,8 @@ void attack_network(const char*);
 void attack_zero_copy(const char*);
 void attack_message_race(const char* readable);
 void attack_process_descriptor(const char* number);
+// attack_kernel.cc
+void attack_kernel(const char*);
 // attack_outside.cc
 void attack_outsiders(const char*);
 void attack_other_mount(const char* where);

@@ -42,7 +42,7 @@ INSTANTIATE_TEST_SUITE_P(All, Attack,
                          ::testing::Values("memory", "pointers", "mappings", "descriptors",
                                            "instructions", "single-step", "calls", "iovec-race",
                                            "signals", "robust-list", "frames", "zero-copy",
-                                           "outsiders"),
+                                           "outsiders", "kernel"),
                          [](const auto& info) {
                              std::string name = info.param;
                              for (char& c : name) {
