@@ -220,7 +220,8 @@ TEST_F(RuntimeTraps, WithoutHandlerItDiesLikeOnLinux) {
          "0x10"},
         {SIGSEGV,
          [] {
-             auto* const nothing = reinterpret_cast<int (*)()>(wild_pointer(0x40));
+             auto* const nothing =
+                 reinterpret_cast<int (*)()>(const_cast<int*>(wild_pointer(0x40)));
              return nothing() + 1;
          },
          "cannot execute at address 0x40"},
