@@ -139,7 +139,7 @@ void try_files() {
                                     parent + "/environ",
                                     parent + "/auxv",
                                     parent + "/root/etc/shadow",
-                                    parent + "/fd/0",
+                                    parent + "/fd/1",
                                     parent + "/task/" + std::to_string(getppid()) + "/mem",
                                     parent + "/syscall",
                                     parent + "/stack",
