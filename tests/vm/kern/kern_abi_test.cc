@@ -231,6 +231,35 @@ TEST(Abi, AnotherThreadMayNotRun) {
     EXPECT_EQ(error, EPERM);
 }
 
+// A system call of 32-bit code, which 64-bit code can make as well.
+long compat_call(long nr, long a, long b, long c) {
+    asm volatile("int $0x80"
+                 : "+a"(nr)
+                 : "b"(a), "c"(b), "d"(c)
+                 : "r8", "r9", "r10", "r11", "memory");
+    return static_cast<int>(nr);
+}
+
+TEST(Abi, NoRunByA32BitCall) {
+    constexpr long kLseek = 19;
+    constexpr long kGetpid = 20;
+    constexpr long kIoctl = 54;
+    if (in_child([] { return compat_call(kGetpid, 0, 0, 0) == getpid() ? 0 : 1; }) != 0) {
+        GTEST_SKIP() << "this kernel has no 32-bit calls";
+    }
+    // Its fast calls would be 64-bit ones that Linux takes for 32-bit ones.
+    Vcpu& vcpu = Vcpu::get();
+    bool ran = false;
+    const auto guest = [](void* flag) { *static_cast<bool*>(flag) = true; };
+    vcpu.prepare(guest, &ran, {});
+    EXPECT_EQ(compat_call(kLseek, vcpu.fd(), DUNE_RUN, SEEK_DATA), -EPERM);
+    EXPECT_EQ(compat_call(kIoctl, vcpu.fd(), DUNE_RUN, 0), -ENOTTY);
+    EXPECT_EQ(compat_call(kIoctl, device(), DUNE_GET_STATS, 0), -ENOTTY);
+    EXPECT_FALSE(ran);
+    EXPECT_TRUE(vcpu.run({}).left());
+    EXPECT_TRUE(ran);
+}
+
 TEST(Abi, AVcpuDoesNotRunInItself) {
     const int vcpu = Vcpu::get().fd();
     long result = 0;
