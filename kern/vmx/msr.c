@@ -8,17 +8,9 @@
 
 static int vmx_msr_slot(u32 msr)
 {
-	switch (msr) {
-	case MSR_STAR:
-		return VMX_MSR_STAR;
-	case MSR_LSTAR:
-		return VMX_MSR_LSTAR;
-	case MSR_CSTAR:
-		return VMX_MSR_CSTAR;
-	case MSR_SYSCALL_MASK:
-		return VMX_MSR_FMASK;
-	}
-	return -1;
+	/* They follow one another, in the order of the slots. */
+	BUILD_BUG_ON(MSR_SYSCALL_MASK - MSR_STAR != VMX_MSR_FMASK);
+	return msr - MSR_STAR < VMX_NR_MSRS ? msr - MSR_STAR : -1;
 }
 
 /**

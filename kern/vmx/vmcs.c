@@ -42,18 +42,28 @@ static const struct vmx_segment vmx_segments[] = {
 	{ 0x40, 0x67, 0x8b },				/* TR: busy 64-bit TSS */
 };
 
-/* Zero in a new vCPU; those that are no guest state always are. */
-static const u16 vmx_zero_fields[] = {
+/* Guest state that is zero in a new vCPU. */
+static const u16 vmx_zero_guest[] = {
 	GUEST_GDTR_BASE, GUEST_GDTR_LIMIT, GUEST_IDTR_BASE, GUEST_IDTR_LIMIT, GUEST_CR3, GUEST_RIP,
 	GUEST_RSP, GUEST_IA32_DEBUGCTL, GUEST_SYSENTER_CS, GUEST_SYSENTER_ESP, GUEST_SYSENTER_EIP,
 	GUEST_INTERRUPTIBILITY_INFO, GUEST_PENDING_DBG_EXCEPTIONS,
 	/* The CPU takes an event out when it has entered; the last entry may have been refused. */
 	VM_ENTRY_INTR_INFO_FIELD,
+};
+
+/* What is never anything else. */
+static const u16 vmx_zero_always[] = {
 	PAGE_FAULT_ERROR_CODE_MASK, PAGE_FAULT_ERROR_CODE_MATCH, CR3_TARGET_COUNT,
 	VM_EXIT_MSR_STORE_COUNT, VM_EXIT_MSR_LOAD_COUNT, VM_ENTRY_MSR_LOAD_COUNT,
 	/* User mode's selectors: 64-bit Linux keeps them null, and reloads what is not. */
 	HOST_DS_SELECTOR, HOST_ES_SELECTOR, HOST_FS_SELECTOR, HOST_GS_SELECTOR,
 };
+
+static void vmcs_zero(const u16 *fields, size_t nr)
+{
+	while (nr--)
+		__vmcs_write(fields[nr], 0);
+}
 
 /**
  * vmx_vmcs_reset_guest() - the guest's state as in a new vCPU
@@ -70,8 +80,7 @@ void vmx_vmcs_reset_guest(struct vmx_vcpu *vmx)
 		__vmcs_write(GUEST_ES_AR_BYTES + 2 * i, vmx_segments[i].ar);
 		__vmcs_write(GUEST_ES_BASE + 2 * i, 0);
 	}
-	for (i = 0; i < ARRAY_SIZE(vmx_zero_fields); i++)
-		__vmcs_write(vmx_zero_fields[i], 0);
+	vmcs_zero(vmx_zero_guest, ARRAY_SIZE(vmx_zero_guest));
 	vmcs_writel(GUEST_CR0, e->cr0_initial | (vmx_config.cr0_fixed0 & vmx_config.cr0_fixed1));
 	vmcs_writel(GUEST_CR4, e->cr4_initial | X86_CR4_VMXE);
 	vmcs_writel(CR0_READ_SHADOW, e->cr0_initial);
@@ -135,6 +144,7 @@ static void vmcs_init_host(struct vmx_vcpu *vmx)
  */
 void vmx_vmcs_init(struct vmx_vcpu *vmx)
 {
+	vmcs_zero(vmx_zero_always, ARRAY_SIZE(vmx_zero_always));
 	vmcs_init_controls(vmx);
 	vmcs_init_host(vmx);
 	vmx_vmcs_reset_guest(vmx);
