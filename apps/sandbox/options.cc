@@ -198,16 +198,12 @@ bool take(int option, const char* value, Options& options, int* status) {
 
 // False if it is not to be had.
 bool hide_mounts(Policy& policy) {
-    const int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-    std::string text;
-    char room[4096];
-    ssize_t n = -1;
-    while ((n = read(fd, room, sizeof(room))) > 0) {
-        text.append(room, static_cast<size_t>(n));
+    std::string mounts;
+    if (!read_file("/proc/self/mountinfo", mounts)) {
+        return false;
     }
-    close(fd);
-    hide_other_mounts(policy, text);
-    return n == 0;
+    hide_other_mounts(policy, mounts);
+    return true;
 }
 
 }  // namespace

@@ -203,6 +203,7 @@ uint64_t make_stack(uint64_t top, const ExecImage& exec, const Image& program, u
         {AT_MINSIGSTKSZ, min_stack != 0 ? min_stack : kDefaultMinSigStack},
         {AT_NULL, 0},
     };
+    static_assert(std::size(aux) <= StartInfo::kMaxAux);
     AuxValue* const first = vdso == 0 ? aux + 1 : aux;
     return build_stack(top - (random_pages(1) + random[0] * 16), exec, first,
                        static_cast<size_t>(std::end(aux) - first), random)

@@ -16,23 +16,22 @@ namespace dune::sandbox {
 
 namespace {
 
-// The path of a process' or a descriptor's file in /proc.
+// A name in /proc, part by part.
 class Name {
   public:
-    Name(std::string_view before, unsigned number, std::string_view after) {
-        char room[16];
-        append(before);
-        append(to_text(number, room));
-        append(after);
+    Name& operator<<(std::string_view part) {
+        __builtin_memcpy(text_ + length_, part.data(), part.size());
+        length_ += part.size();
+        return *this;
+    }
+    Name& operator<<(uint64_t number) {
+        DecimalRoom room;
+        return *this << to_text(number, room);
     }
     const char* c_str() const { return text_; }
 
   private:
-    void append(std::string_view part) {
-        __builtin_memcpy(text_ + length_, part.data(), part.size());
-        length_ += part.size();
-    }
-    char text_[48] = {};
+    char text_[64] = {};  // "/proc/", "/fd/" and two numbers at most
     size_t length_ = 0;
 };
 
@@ -47,27 +46,25 @@ Whose whose_process(int64_t pid) {
     }
     // The bit of a process that was killed stays, and its number may be another's by now, also of
     // one of another sandbox. Only those of this one have this sandbox's Stats open.
-    const unsigned number = static_cast<unsigned>(pid);
+    const uint64_t number = static_cast<uint64_t>(pid);
     struct stat theirs {};
     struct stat own {};
-    const long error = host_call(SYS_stat, Name("/proc/", number, "/exe").c_str(), &theirs);
+    const long error =
+        host_call(SYS_stat, (Name() << "/proc/" << number << "/exe").c_str(), &theirs);
     if (error != 0) {
         return error == -ENOENT ? Whose::Ended : Whose::Foreign;
     }
-    char after[20] = "/fd/";
-    char digits[16];
-    const std::string_view fd = to_text(static_cast<unsigned>(reserved_fd(kStatsFd)), digits);
-    __builtin_memcpy(after + 4, fd.data(), fd.size());
-    const Name name("/proc/", number, {after, 4 + fd.size()});
+    const int stats = reserved_fd(kStatsFd);
+    const Name name = Name() << "/proc/" << number << "/fd/" << static_cast<uint64_t>(stats);
     const bool same = host_call(SYS_stat, name.c_str(), &theirs) == 0 &&
-                      host_call(SYS_fstat, reserved_fd(kStatsFd), &own) == 0 &&
-                      own.st_ino == theirs.st_ino && own.st_dev == theirs.st_dev;
+                      host_call(SYS_fstat, stats, &own) == 0 && own.st_ino == theirs.st_ino &&
+                      own.st_dev == theirs.st_dev;
     return same ? Whose::Ours : Whose::Foreign;
 }
 
-long check_pidfd(unsigned fd) {
-    const long info = host_call(SYS_openat, AT_FDCWD, Name("/proc/self/fdinfo/", fd, "").c_str(),
-                                O_RDONLY | O_CLOEXEC);
+long check_pidfd(uint64_t fd) {
+    const long info = host_call(
+        SYS_openat, AT_FDCWD, (Name() << "/proc/self/fdinfo/" << fd).c_str(), O_RDONLY | O_CLOEXEC);
     if (is_error(info)) {
         return info == -ENOENT ? -EBADF : info;
     }
@@ -76,17 +73,14 @@ long check_pidfd(unsigned fd) {
     host_call(SYS_close, info);
     const std::string_view text(room, is_error(size) ? 0 : static_cast<size_t>(size));
     constexpr std::string_view kField = "\nPid:\t";  // -1 when it has been waited for
-    size_t at = text.find(kField);
+    const size_t at = text.find(kField);
     if (at == std::string_view::npos) {
         return -EBADF;
     }
-    at += kField.size();
-    if (text.substr(at, 1) == "-") {
+    const std::string_view rest = text.substr(at + kField.size());
+    const long pid = parse_number(rest.substr(0, rest.find('\n')));
+    if (pid < 0) {
         return 0;
-    }
-    int64_t pid = 0;
-    for (; at < text.size() && text[at] >= '0' && text[at] <= '9'; at++) {
-        pid = pid * 10 + (text[at] - '0');
     }
     return whose_process(pid) == Whose::Foreign ? -EPERM : 0;
 }

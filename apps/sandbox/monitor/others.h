@@ -21,7 +21,7 @@ Whose whose_process(int64_t pid);
 // Of the process that a descriptor from pidfd_open(2) or clone(2) stands for: 0 if it is of the
 // sandbox or has been waited for, else -EPERM; -EBADF for any other descriptor. process.fd_lock is
 // held, so that the descriptor stays what it is. Context: trap.
-long check_pidfd(unsigned fd);
+long check_pidfd(uint64_t fd);
 
 // True for threads of this process and for first threads of the sandbox's others; 0 is the caller.
 // Context: trap.

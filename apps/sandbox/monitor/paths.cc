@@ -19,21 +19,6 @@ namespace {
 constexpr int kMaxLinks = 40;  // as Linux' MAXSYMLINKS
 constexpr std::string_view kDeleted = " (deleted)";
 
-// Decimal text to number; -1 if it is none.
-long parse_number(std::string_view text) {
-    long value = 0;
-    if (text.empty() || text.size() > 9) {
-        return -1;
-    }
-    for (const char c : text) {
-        if (c < '0' || c > '9') {
-            return -1;
-        }
-        value = value * 10 + (c - '0');
-    }
-    return value;
-}
-
 // Cuts the next part off `rest`: "a/b" → "a", "b".
 std::string_view next_part(std::string_view& rest) {
     while (rest.starts_with('/')) {
@@ -80,7 +65,7 @@ long descriptor_path(int fd, PathBuffer& out) {
         return -EBADF;
     }
     char name[40] = "/proc/self/fd/";
-    char room[16];
+    DecimalRoom room;
     const std::string_view digits = to_text(static_cast<unsigned>(fd), room);
     memcpy(name + 14, digits.data(), digits.size());
     const long n = host_call(SYS_readlinkat, AT_FDCWD, name, out.text, sizeof(out.text) - 1);

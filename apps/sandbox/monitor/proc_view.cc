@@ -68,13 +68,8 @@ void Copier::put(std::string_view text) {
 }
 
 void Copier::put(uint64_t value) {
-    char room[20];
-    char* at = room + sizeof(room);
-    do {
-        *--at = static_cast<char>('0' + value % 10);
-        value /= 10;
-    } while (value != 0);
-    put({at, static_cast<size_t>(room + sizeof(room) - at)});
+    DecimalRoom room;
+    put(to_text(value, room));
 }
 
 void Copier::flush() {
@@ -230,8 +225,8 @@ long open_proc_view(Thread& thread, PathBuffer& path, ProcView view, uint64_t fl
     host_call(SYS_close, from);
     // Another file description, which can only be read. Its number is the lowest, as of any open.
     path.assign("/proc/self/fd/");
-    char digits[16];
-    path.append(to_text(static_cast<unsigned>(copy), digits));
+    DecimalRoom digits;
+    path.append(to_text(static_cast<uint64_t>(copy), digits));
     const long result = host_call(SYS_openat, AT_FDCWD, path.c_str(),
                                   O_RDONLY | (flags & static_cast<uint64_t>(O_CLOEXEC)));
     host_call(SYS_close, copy);

@@ -115,7 +115,7 @@ long with_mask(Call& call, unsigned which) {
 // A signal to the process that a descriptor stands for, which may have come from anywhere.
 long send_by_descriptor(Call& call) {
     LockGuard guard(process.fd_lock);
-    const long error = check_pidfd(static_cast<unsigned>(call.args[0]));
+    const long error = check_pidfd(static_cast<uint32_t>(call.args[0]));
     return error != 0 ? error
                       : host_call(SYS_pidfd_send_signal, call.args[0], call.args[1], call.args[2],
                                   call.args[3]);
