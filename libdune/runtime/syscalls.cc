@@ -12,8 +12,7 @@
 #include "signals.h"
 #include "sys.h"
 #include "thread.h"
-
-extern "C" std::size_t dune_copy_user(void* to, const void* from, std::size_t len);
+#include "trap.h"
 
 namespace dune::rt {
 namespace {

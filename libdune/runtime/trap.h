@@ -73,3 +73,8 @@ void signal_interrupt(dune_tf* tf, std::uint64_t vector, void* fpu) noexcept;
 [[noreturn]] void report_death(const dune_vcpu_page* page) noexcept;
 
 }  // namespace dune::rt
+
+extern "C" {
+/** Copy what may not be there. @return how many bytes were not copied. Context: ring 0 (user.S) */
+std::size_t dune_copy_user(void* to, const void* from, std::size_t len);
+}

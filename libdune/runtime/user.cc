@@ -21,7 +21,6 @@ long dune_run_user_legacy(const dune_tf* tf, std::size_t fpu_size);
 [[noreturn]] void dune_go_frame_legacy(dune_tf* tf);
 bool dune_user_cmpxchg(std::uint32_t* word, std::uint32_t from, std::uint32_t to,
                        std::uint32_t* seen);
-std::size_t dune_copy_user(void* to, const void* from, std::size_t len);
 }
 
 namespace dune::rt {
