@@ -26,19 +26,9 @@
 #include <thread>
 
 #include "attacker.h"
-#include "descriptor_message.h"
+#include "control_message.h"
 
 namespace dune::sandbox_test {
-
-namespace {
-
-void must_fail(const char* what, long result) {
-    if (result != -1) {
-        escaped(what, static_cast<unsigned long>(result));
-    }
-}
-
-}  // namespace
 
 void attack_descriptors(const char*) {
     // Nothing was open but the first three, so every number from 6 on can only be the runtime's.

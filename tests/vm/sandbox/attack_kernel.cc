@@ -30,12 +30,6 @@ namespace dune::sandbox_test {
 
 namespace {
 
-void must_fail(const char* what, long result) {
-    if (result != -1) {
-        escaped(what, static_cast<unsigned long>(result));
-    }
-}
-
 template <class... Args>
 void refuses(const char* what, long number, Args... args) {
     must_fail(what, syscall(number, args...));

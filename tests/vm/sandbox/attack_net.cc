@@ -21,6 +21,7 @@
 #include <thread>
 
 #include "attacker.h"
+#include "control_message.h"
 
 namespace dune::sandbox_test {
 
@@ -45,22 +46,9 @@ bool sets(int socket, int level, int option, const Value& value) {
 // Sends a datagram to loopback with one control message.
 bool sends_with(int socket, int level, int type, const void* data, size_t size) {
     sockaddr_in to = loopback(9);
-    char byte = 0;
-    iovec vector = {&byte, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(64)] = {};
-    msghdr message{};
-    message.msg_name = &to;
-    message.msg_namelen = sizeof(to);
-    message.msg_iov = &vector;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(size);
-    cmsghdr* const head = CMSG_FIRSTHDR(&message);
-    head->cmsg_level = level;
-    head->cmsg_type = type;
-    head->cmsg_len = CMSG_LEN(size);
-    memcpy(CMSG_DATA(head), data, size);
-    return sendmsg(socket, &message, MSG_DONTWAIT) >= 0 || errno != EACCES;
+    ControlMessage message(level, type, data, size);
+    message.set_address(&to, sizeof(to));
+    return message.send(socket, MSG_DONTWAIT) || errno != EACCES;
 }
 
 void options_that_route() {
@@ -142,35 +130,6 @@ void listen_race() {
     }
 }
 
-// What loopback is for still works.
-void use_loopback() {
-    const int server = socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in address = loopback(0);
-    socklen_t size = sizeof(address);
-    const int one = 1;
-    if (!sets(server, SOL_SOCKET, SO_REUSEADDR, one) ||
-        bind(server, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(server, 1) != 0 ||
-        getsockname(server, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-        escaped("no server", static_cast<unsigned long>(errno));
-        return;
-    }
-    std::thread client([&] {
-        const int fd = socket(AF_INET, SOCK_STREAM, 0);
-        if (!sets(fd, IPPROTO_TCP, TCP_NODELAY, one) || !sets(fd, IPPROTO_IP, IP_TOS, 16) ||
-            connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0 ||
-            write(fd, "x", 1) != 1) {
-            escaped("no client", static_cast<unsigned long>(errno));
-        }
-        close(fd);
-    });
-    char byte = 0;
-    const int peer = accept(server, nullptr, nullptr);
-    if (read(peer, &byte, 1) != 1 || byte != 'x') {
-        escaped("no connection", static_cast<unsigned long>(errno));
-    }
-    client.join();
-}
-
 // struct tcp_zerocopy_receive of <linux/tcp.h>, which cannot be included beside <netinet/tcp.h>.
 struct ZeroCopy {
     uint64_t address;
@@ -196,6 +155,18 @@ bool connect_both(int ends[2]) {
     ends[1] = connected ? accept(server, nullptr, nullptr) : -1;
     close(server);
     return ends[1] >= 0;
+}
+
+// What loopback is for still works.
+void use_loopback() {
+    const int one = 1;
+    int ends[2];
+    char byte = 0;
+    if (!connect_both(ends) || !sets(ends[0], SOL_SOCKET, SO_REUSEADDR, one) ||
+        !sets(ends[0], IPPROTO_TCP, TCP_NODELAY, one) || !sets(ends[0], IPPROTO_IP, IP_TOS, 16) ||
+        write(ends[0], "x", 1) != 1 || read(ends[1], &byte, 1) != 1 || byte != 'x') {
+        escaped("no use of loopback", static_cast<unsigned long>(errno));
+    }
 }
 
 }  // namespace

@@ -11,6 +11,13 @@ namespace dune::sandbox_test {
 // Reports that something worked that must not.
 void escaped(const char* what, unsigned long where);
 
+// The same if a call did not answer -1.
+inline void must_fail(const char* what, long result) {
+    if (result != -1) {
+        escaped(what, static_cast<unsigned long>(result));
+    }
+}
+
 // A mapping of the runtime, as /proc/self/maps tells.
 struct Target {
     unsigned long at;

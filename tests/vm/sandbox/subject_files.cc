@@ -13,7 +13,7 @@
 #include <cstring>
 #include <string>
 
-#include "descriptor_message.h"
+#include "control_message.h"
 #include "subject.h"
 
 namespace dune::sandbox_test {
