@@ -21,7 +21,8 @@ set(DUNE_VM_HARNESS "${PROJECT_SOURCE_DIR}/tests/vm/harness")
 #     [LABELS label...])
 #
 # A GoogleTest program needs no main(), and must not touch /dev/dune before its
-# first test: the build lists its cases on the host.
+# first test: the build lists its cases on the host, and each runs in a child
+# of the program (tests/vm/runner/case_server.h).
 function(dune_add_vm_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "STATIC;STATIC_PIE;PLAIN" "GROUP;ROWS;TIMEOUT"
                         "SOURCES;LIBS;MACHINE;PROGRAMS;LABELS")
@@ -39,7 +40,7 @@ function(dune_add_vm_test name)
   endif()
 
   if(NOT arg_PLAIN)
-    list(APPEND arg_LIBS GTest::gtest GTest::gtest_main)
+    list(APPEND arg_LIBS GTest::gtest dune_vm_test_main)
   endif()
   set(static "")
   if(arg_STATIC)
@@ -81,7 +82,7 @@ function(dune_add_vm_program name)
   endif()
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE ${arg_LIBS} dune_kernel_abi)
-  # Each case is a process, and most of a short one's life would be ld.so binding libstdc++.
+  # Most of a short program's life would be ld.so binding libstdc++.
   set(static "")
   if(arg_STATIC)
     set(static -static)

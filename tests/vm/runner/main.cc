@@ -25,6 +25,7 @@
 #include "kernel_log.h"
 #include "module.h"
 #include "process.h"
+#include "test_program.h"
 #include "verdict.h"
 
 namespace {
@@ -123,28 +124,35 @@ void print_failure(const Verdict& verdict, const std::string& output) {
     }
 }
 
-std::vector<std::string> command_of(const TestCase& test, const Options& options) {
-    std::vector<std::string> argv = {options.programs + "/" + test.program};
-    if (!test.is_plain()) {
-        argv.push_back("--gtest_filter=" + test.name);
-        argv.emplace_back("--gtest_color=no");
+// All that runs tests, and what it has to remember.
+struct Machine {
+    KernelLog log;
+    Module module;
+    TestProgram program;
+};
+
+ProcessResult run_process(const TestCase& test, const Options& options, TestProgram& program) {
+    const std::string path = options.programs + "/" + test.program;
+    if (test.is_plain()) {
+        program.stop();
+        return run_captured({path}, test.limit);
     }
-    return argv;
+    return program.run(path, test.name, test.limit);
 }
 
-void run_case(const TestCase& test, const Options& options, KernelLog& log, Module& module) {
+void run_case(const TestCase& test, const Options& options, Machine& machine) {
     const std::string id = test.program + " " + test.name;
     std::printf("@vm begin %s\n", id.c_str());
     std::fflush(stdout);
-    log.mark(kMark + ("begin " + id));
+    machine.log.mark(kMark + ("begin " + id));
 
     const auto start = std::chrono::steady_clock::now();
     ProcessResult result;
     Verdict verdict;
     if (test.is_cycle()) {
-        verdict = judge_cycle(module.cycle());
+        verdict = judge_cycle(machine.module.cycle());
     } else {
-        result = run_captured(command_of(test, options), test.limit);
+        result = run_process(test, options, machine.program);
         verdict = judge(test, result);
     }
     const auto elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -152,7 +160,7 @@ void run_case(const TestCase& test, const Options& options, KernelLog& log, Modu
     if (verdict.outcome != Outcome::kPass) {
         print_failure(verdict, result.output);
     }
-    print_kernel_log(log.drain());
+    print_kernel_log(machine.log.drain());
     std::printf("@vm end %s %s %lld\n", id.c_str(), outcome_name(verdict.outcome),
                 static_cast<long long>(elapsed.count()));
     std::fflush(stdout);
@@ -171,15 +179,14 @@ int main(int argc, char** argv) {
         std::perror("dune-vm-runner: /tmp");
     }
 
-    KernelLog log;
-    Module module(options.module, options.module_args);
-    if (!log.ok()) {
+    Machine machine{{}, {options.module, options.module_args}, {}};
+    if (!machine.log.ok()) {
         std::fputs("dune-vm-runner: no /dev/kmsg: the kernel's log is part of each result\n",
                    stderr);
         return 2;
     }
     for (const TestCase& test : tests) {
-        run_case(test, options, log, module);
+        run_case(test, options, machine);
     }
     std::puts("@vm done");
     return 0;

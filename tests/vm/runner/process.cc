@@ -19,14 +19,8 @@ namespace dune::vmtest {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 [[noreturn]] void exec_child(const std::vector<std::string>& argv, int output) {
-    setsid();
-    const int null = open("/dev/null", O_RDONLY);
-    dup2(null, STDIN_FILENO);
-    dup2(output, STDOUT_FILENO);
-    dup2(output, STDERR_FILENO);
+    become_test(output);
     std::vector<char*> args;
     args.reserve(argv.size() + 1);
     for (const std::string& arg : argv) {
@@ -62,44 +56,10 @@ std::vector<pid_t> children_of_self() {
     return pids;
 }
 
-// Kills and reaps every descendant. Orphans become our children one level at a
-// time, hence the loop. Returns how many there were, beside zombies.
-int kill_descendants() {
-    int killed = 0;
-    for (auto pids = children_of_self(); !pids.empty(); pids = children_of_self()) {
-        for (const pid_t pid : pids) {
-            if (waitpid(pid, nullptr, WNOHANG) == 0) {
-                kill(pid, SIGKILL);
-                waitpid(pid, nullptr, 0);
-                killed++;
-            }
-        }
-    }
-    return killed;
-}
-
-int remaining_ms(Clock::time_point deadline) {
+int remaining_ms(Capture::Clock::time_point deadline) {
     const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Capture::Clock::now());
     return left.count() > 0 ? static_cast<int>(left.count()) + 1 : 0;
-}
-
-// Follows the child until it exits; false when the deadline came first.
-bool follow(int pidfd, int output, Clock::time_point deadline, Transcript& transcript) {
-    bool open = true;
-    for (;;) {
-        std::array<pollfd, 2> fds = {{{pidfd, POLLIN, 0}, {open ? output : -1, POLLIN, 0}}};
-        const int n = poll(fds.data(), fds.size(), remaining_ms(deadline));
-        if (n == 0) {
-            return false;
-        }
-        if (n > 0 && fds[1].revents != 0) {
-            open = drain_pipe(output, transcript);
-        }
-        if (n > 0 && fds[0].revents != 0) {
-            return true;
-        }
-    }
 }
 
 }  // namespace
@@ -124,42 +84,111 @@ std::string Transcript::text() const {
     return head_ + "\n[... " + std::to_string(dropped_) + " bytes left out ...]\n" + tail_;
 }
 
+void become_test(int output) {
+    setsid();
+    const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    dup2(null, STDIN_FILENO);
+    dup2(output, STDOUT_FILENO);
+    dup2(output, STDERR_FILENO);
+    close(null);
+    close(output);
+}
+
+// Orphans become our children one level at a time, hence the loop.
+int kill_descendants(pid_t keep) {
+    int killed = 0;
+    for (bool found = true; found;) {
+        found = false;
+        for (const pid_t pid : children_of_self()) {
+            if (pid == keep) {
+                continue;
+            }
+            found = true;
+            if (waitpid(pid, nullptr, WNOHANG) == 0) {
+                kill(pid, SIGKILL);
+                waitpid(pid, nullptr, 0);
+                killed++;
+            }
+        }
+    }
+    return killed;
+}
+
+Capture::Capture(std::chrono::seconds limit) : start_(Clock::now()), deadline_(start_ + limit) {
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    if (pipe2(pipe_.data(), O_CLOEXEC) == 0) {
+        fcntl(pipe_[0], F_SETFL, O_NONBLOCK);
+    }
+}
+
+Capture::~Capture() {
+    close_input();
+    if (pipe_[0] >= 0) {
+        close(pipe_[0]);
+    }
+}
+
+void Capture::close_input() {
+    if (pipe_[1] >= 0) {
+        close(pipe_[1]);
+    }
+    pipe_[1] = -1;
+}
+
+bool Capture::follow(int ended) {
+    bool open = true;
+    for (;;) {
+        std::array<pollfd, 2> fds = {{{ended, POLLIN, 0}, {open ? pipe_[0] : -1, POLLIN, 0}}};
+        const int n = poll(fds.data(), fds.size(), remaining_ms(deadline_));
+        if (n == 0) {
+            return false;
+        }
+        if (n > 0 && fds[1].revents != 0) {
+            open = drain_pipe(pipe_[0], transcript_);
+        }
+        if (n > 0 && fds[0].revents != 0) {
+            return true;
+        }
+    }
+}
+
+std::chrono::milliseconds Capture::elapsed() const {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start_);
+}
+
+std::string Capture::text() {
+    drain_pipe(pipe_[0], transcript_);
+    return transcript_.text();
+}
+
 ProcessResult run_captured(const std::vector<std::string>& argv, std::chrono::seconds limit) {
     ProcessResult result;
-    std::array<int, 2> pipe_fds;
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
-    if (pipe2(pipe_fds.data(), O_CLOEXEC) != 0) {
+    Capture capture(limit);
+    if (!capture.ok()) {
         result.output = "pipe: " + std::string(strerror(errno)) + "\n";
         return result;
     }
-    const Clock::time_point start = Clock::now();
     const pid_t pid = fork();
     if (pid == 0) {
-        exec_child(argv, pipe_fds[1]);
+        exec_child(argv, capture.input());
     }
-    close(pipe_fds[1]);
+    capture.close_input();
     const int pidfd = pid < 0 ? -1 : static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
     if (pidfd < 0) {
         result.output = "cannot start or follow a process: " + std::string(strerror(errno)) + "\n";
-        close(pipe_fds[0]);
         kill_descendants();
         return result;
     }
-    fcntl(pipe_fds[0], F_SETFL, O_NONBLOCK);
-
-    Transcript transcript;
     result.started = true;
-    result.timed_out = !follow(pidfd, pipe_fds[0], start + limit, transcript);
+    result.timed_out = !capture.follow(pidfd);
     if (result.timed_out) {
         kill(-pid, SIGKILL);
     }
     waitpid(pid, &result.wait_status, 0);
-    result.elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
+    result.elapsed = capture.elapsed();
     result.left_behind = kill_descendants();
-    drain_pipe(pipe_fds[0], transcript);
-    close(pipe_fds[0]);
+    result.output = capture.text();
     close(pidfd);
-    result.output = transcript.text();
     return result;
 }
 
