@@ -4,6 +4,7 @@
 import dataclasses
 import pathlib
 import sys
+import time
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[3] / "scripts"))
 from machine_lib import kernel_log  # noqa: E402
@@ -19,8 +20,9 @@ class Result:
     program: str
     case: str
     outcome: str
-    milliseconds: int = 0
+    milliseconds: int = 0  # of the machine's time
     output: list = dataclasses.field(default_factory=list)
+    seconds: float = 0.0  # of ours
 
 
 class Parser:
@@ -42,6 +44,7 @@ class Parser:
         self.console = []
         self._output = []
         self._kernel = []
+        self._began = 0.0
 
     def feed(self, line):
         """Takes one line; returns True if it is the runner's own and shows progress."""
@@ -70,6 +73,7 @@ class Parser:
         if verb == "begin" and len(words) == 2:
             self.started = True
             self.current = tuple(words)
+            self._began = time.monotonic()
             self._output, self._kernel = [], []
             self.console = []
             return True
@@ -83,7 +87,8 @@ class Parser:
     def _end(self, program, case, outcome, milliseconds):
         if outcome not in OUTCOMES or not milliseconds.isdigit():
             return False
-        result = Result(program, case, outcome, int(milliseconds), self._output)
+        result = Result(program, case, outcome, int(milliseconds), self._output,
+                        time.monotonic() - self._began)
         if self._kernel:
             result.output += ["--- the kernel's log during this test:", *self._kernel]
         complaints = kernel_log.complaints("\n".join(self._kernel))

@@ -291,7 +291,8 @@ class RowRun:
 
     def _write(self, result):
         write_result(self.build_vm, self.row, self.group, result)
-        print(f"{result.outcome} {result.milliseconds:6} ms  {result.program}.{result.case}")
+        print(f"{result.outcome} {result.seconds:7.2f} s, {result.milliseconds:6} ms of the machine's  "
+              f"{result.program}.{result.case}")
 
 
 def main():
