@@ -20,6 +20,9 @@ from .console import call, say
 from .errors import MachineError
 
 BASE = ["base-files", "busybox-static", "libc6", "libgcc-s1", "libstdc++6"]
+# To load a module, Linux looks for the name of each of its functions, from the first symbol on. Without the
+# symbols that nobody else needs that is a quarter of the time for kvm (10 s in the emulator), and of kvm_intel a seventh.
+STRIP = ["strip", "--discard-all"]
 KERNEL_MODULES = ["kvm", "kvm_intel", "zram", "lzo_rle", "loop", "msr", "fuse", "overlay", "squashfs", "tun", "veth",
                   "virtio_pci", "virtio_console", "virtio_blk", "nd_e820", "nd_pmem",
                   "ata_piix", "sd_mod"]
@@ -244,7 +247,7 @@ def add_modules(writer, kernel, work):
     place = work / f"modules/lib/modules/{kernel.release}"
     for path in kernel.dependencies(KERNEL_MODULES):
         (place / path).parent.mkdir(parents=True, exist_ok=True)
-        os.link(kernel.modules / path, place / path)
+        call([*STRIP, "-o", place / path, kernel.modules / path], f"cannot strip {path}")
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
         if (kernel.modules / name).exists():
             (place / name).write_bytes((kernel.modules / name).read_bytes())
