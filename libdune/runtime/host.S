@@ -79,6 +79,11 @@ FUNCTION dune_trampoline
 	mov	TH_PAGE(%rdi), %rbx
 	movabs	$CALLS_NOT_ORDINARY, %r13
 .Lnext:
+	mov	$SEL_CPU_NODE, %esi
+	lsl	%esi, %esi
+	cmp	TH_CPU_NODE(%rbp), %esi
+	jne	.Lmoved
+.Lplaced:
 	cmpl	$0, PAGE_PENDING_ANY(%rbx)
 	jne	.Lslow_calls
 	orl	$RUN_FAST, PAGE_FLAGS(%rbx)
@@ -109,7 +114,15 @@ dune_window_begin:
 dune_window_syscall:
 	syscall
 	mov	%rax, REGS_RAX(%rbx)
+	cmpb	$0, TH_WATCHES_RESUMES(%rbp)
+	je	.Lnext
+	mov	%rbp, %rdi
+	call	dune_trampoline_disturbed
 	jmp	.Lnext
+.Lmoved:
+	mov	%rbp, %rdi
+	call	dune_trampoline_moved
+	jmp	.Lplaced
 .Lhigh_number:
 	cmp	$435, %rax		/* clone3 */
 	jne	.Lordinary

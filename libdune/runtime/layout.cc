@@ -96,6 +96,8 @@ SAME(TH_FIX_FPU, Thread, fix_fpu);
 SAME(TH_SLOT_EPOCH, Thread, slot_epoch);
 SAME(TH_BAD_STACK, Thread, bad_stack);
 SAME(TH_BAD_FPU, Thread, bad_fpu);
+SAME(TH_CPU_NODE, Thread, cpu_node);
+SAME(TH_WATCHES_RESUMES, Thread, watches_resumes);
 static_assert(TH_IST1_BYTE1 == offsetof(Thread, tss) + offsetof(TaskState, ist) + 1);
 static_assert(sizeof(TaskState) == 104 && sizeof(TablePointer) == 10);
 

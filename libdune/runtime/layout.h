@@ -12,6 +12,7 @@
 #define SEL_USER_DS 0x2b
 #define SEL_USER_CS 0x33
 #define SEL_TSS 0x40
+#define SEL_CPU_NODE 0x7b /* its limit is the number of CPU and node: what the vDSO looks at */
 
 /*
  * Ring 0 runs with IOPL 3, ring 3 with IOPL 0. In ring 0 it has no effect (I/O exits), ring 3
@@ -85,6 +86,8 @@
 #define TH_SLOT_EPOCH 224
 #define TH_BAD_STACK 232
 #define TH_BAD_FPU 240
+#define TH_CPU_NODE 248
+#define TH_WATCHES_RESUMES 252
 #define TH_VCPU_FD 80
 
 /* struct dune_regs, in the order of their encoding */

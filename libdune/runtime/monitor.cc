@@ -30,7 +30,43 @@ siginfo_t describe(int sig, int code, std::uint64_t address) noexcept {
     return info;
 }
 
+/**
+ * While a callback runs, the trampoline but notes that the thread was disturbed: an interrupt that
+ * waits would make calls end early. It becomes one as soon as nobody looks at the note any more.
+ */
+class Callback {
+  public:
+    explicit Callback(dune_tf& frame) noexcept : frame_(frame) { set(true); }
+    ~Callback() {
+        for (;;) {
+            if (rt::self()->disturbed) {
+                rt::self()->disturbed = false;
+                barrier();
+                monitor.resumed(frame_);
+                continue;
+            }
+            set(false);
+            if (!rt::self()->disturbed)
+                return;
+            set(true);
+        }
+    }
+    Callback(const Callback&) = delete;
+    Callback& operator=(const Callback&) = delete;
+
+  private:
+    /** The trampoline is the same thread. */
+    static void barrier() noexcept { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+    static void set(bool in_callback) noexcept {
+        barrier();
+        rt::self()->in_callback = in_callback;
+        barrier();
+    }
+    dune_tf& frame_;
+};
+
 void on_syscall(dune_tf* tf) {
+    const Callback callback(*tf);
     monitor.syscall(*tf);
 }
 
@@ -41,6 +77,7 @@ void on_exception(dune_tf* tf, std::uint64_t vector, void* fpu) noexcept {
         rt::fault_to_signal(tf, fpu, what.sig, what.code, tf->rip, static_cast<int>(n));
         return;
     }
+    const Callback callback(*tf);
     monitor.fault(*tf, describe(what.sig, what.code, what.at_instruction ? tf->rip : 0), n);
 }
 
@@ -55,14 +92,22 @@ void on_page_fault(std::uintptr_t address, std::uint64_t fec, dune_tf* tf) {
         mm::resolve_fault(mm::backing().current_root(), address, fec) == 0)
         return;
     tf->err = fec;
+    const Callback callback(*tf);
     monitor.fault(*tf, describe(what.sig, what.code, address), T_PGFLT);
 }
 
 void on_signals(dune_tf* tf, std::uint64_t, void*) noexcept {
     // Callbacks run with interrupts masked: in ring 0 this is code before run(), which looks
     // itself.
-    if ((tf->cs & 3) != 0)
+    if ((tf->cs & 3) != 0) {
+        const Callback callback(*tf);
         monitor.signals_pending(*tf);
+    }
+}
+
+void on_resume(dune_tf* tf, std::uint64_t, void*) noexcept {
+    if ((tf->cs & 3) != 0)
+        const Callback callback(*tf);
 }
 
 }  // namespace
@@ -78,6 +123,8 @@ void set_monitor(const Monitor& wanted) noexcept {
     }
     if (monitor.signals_pending != nullptr)
         rt::set_trap_handler(rt::kMonitorVector, on_signals);
+    if (monitor.resumed != nullptr)
+        rt::set_trap_handler(rt::kResumeVector, on_resume);
     rt::set_monitor_signal(monitor.signal_arrived);
 }
 
@@ -87,8 +134,11 @@ int run(const dune_tf& frame) noexcept {
     dune_tf copy = frame;
     cli();
     // From here on a signal is an interrupt of ring 3.
-    if (monitor.signals_pending != nullptr)
-        monitor.signals_pending(copy);
+    {
+        const Callback callback(copy);
+        if (monitor.signals_pending != nullptr)
+            monitor.signals_pending(copy);
+    }
     const int result = dune_jump_to_user(&copy);
     sti();
     return result;
@@ -109,6 +159,15 @@ long fork(std::uint64_t flags) noexcept {
 
 long catch_signal(int sig, std::uint64_t flags) noexcept {
     return rt::signal_to_monitor(sig, flags);
+}
+
+void watch_resumes(bool on) noexcept {
+    rt::self()->watches_resumes = on && monitor.resumed != nullptr;
+    rt::self()->disturbed = rt::self()->watches_resumes;
+}
+
+unsigned cpu() noexcept {
+    return *const_cast<const volatile std::uint32_t*>(&rt::self()->cpu_node) & 0xfff;
 }
 
 std::uint64_t fs_base() noexcept {

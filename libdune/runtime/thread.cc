@@ -63,7 +63,9 @@ std::uint8_t* fpu_area(std::uint8_t* base, std::size_t index) noexcept {
 constexpr std::uint64_t kCode64 = 0x00af9b000000ffff;  // present, accessed, long mode
 constexpr std::uint64_t kCode32 = 0x00cf9b000000ffff;
 constexpr std::uint64_t kData = 0x00cf93000000ffff;
+constexpr std::uint64_t kReadable32 = 0x0040910000000000;  // present, accessed, limit 0
 constexpr std::uint64_t kDpl3 = std::uint64_t{3} << 45;
+constexpr std::uint32_t kNowhere = ~std::uint32_t{0};
 
 void set_tables(Thread& thread) noexcept {
     auto& gdt = thread.gdt;
@@ -78,6 +80,7 @@ void set_tables(Thread& thread) noexcept {
     gdt[SEL_TSS / 8] = (sizeof(TaskState) - 1) | (tss & 0xffffff) << 16 |
                        std::uint64_t{0x89} << 40 | (tss >> 24 & 0xff) << 56;
     gdt[SEL_TSS / 8 + 1] = tss >> 32;
+    thread.cpu_node = kNowhere;
     thread.gdt_ptr = {.limit = sizeof(gdt) - 1, .base = reinterpret_cast<std::uint64_t>(gdt)};
     thread.idt_ptr = idt_pointer();
 
@@ -199,6 +202,7 @@ Thread* thread_create() noexcept {
 void thread_reset(Thread& thread) noexcept {
     thread.signal.number = 0;
     thread.high_signals = 0;
+    thread.disturbed = thread.watches_resumes;
     set_tables(thread);
     if (thread.self != nullptr)
         return;  // it may be in a trap, or in dune_jump_to_user(): the stacks are in use
@@ -229,6 +233,12 @@ void close_vcpu(Thread& thread) noexcept {
 }
 
 }  // namespace
+
+void thread_moved(Thread& thread, std::uint32_t cpu_node) noexcept {
+    thread.cpu_node = cpu_node;
+    thread.gdt[SEL_CPU_NODE / 8] =
+        kReadable32 | kDpl3 | (cpu_node & 0xffff) | std::uint64_t{cpu_node >> 16 & 0xf} << 48;
+}
 
 void thread_drop_vcpu(Thread& thread) noexcept {
     if (thread.page != nullptr)

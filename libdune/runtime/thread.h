@@ -59,6 +59,10 @@ struct Thread {
     std::uint64_t slot_epoch;  ///< dune_slot_epoch at this thread's last look
     std::uint64_t bad_stack;   ///< top of a stack for faults that cannot use the interrupted one
     std::uint8_t* bad_fpu;     ///< vector registers of what they interrupted
+    std::uint32_t cpu_node;    ///< CPU and node at the last entry: TSC_AUX
+    bool watches_resumes;      ///< Monitor::resumed() is wanted (dune/user.h)
+    bool in_callback;          ///< a callback of the monitor runs
+    bool disturbed;            ///< Monitor::resumed() has to run before ring 3 does
 
     std::uint64_t gdt[kGdtEntries];
 
@@ -105,6 +109,8 @@ Thread* thread_create() noexcept;
 void thread_reset(Thread& thread) noexcept;
 /** Unmap what belongs to the vCPU; the area itself stays. Host mode. */
 void thread_drop_vcpu(Thread& thread) noexcept;
+/** The thread is on another CPU than at its last entry: the guest's tables say so. Host mode. */
+void thread_moved(Thread& thread, std::uint32_t cpu_node) noexcept;
 /** In a forked child: the vCPU is the parent's thread's. Host mode. */
 void thread_forget_vcpu(Thread& thread) noexcept;
 /**

@@ -49,9 +49,40 @@ enum Next : int {
     kDoCall = 2,  ///< do the system call, though a signal waits
 };
 
+/** The thread was off its CPU, or may have been: the monitor of ring 3 may want to know. */
+void disturbed(Thread& thread) noexcept {
+    if (!thread.watches_resumes)
+        return;
+    thread.disturbed = true;
+    // What makes calls looks at it before it returns to ring 3; else ring 3 itself was interrupted.
+    if (thread.in_callback)
+        return;
+    __atomic_fetch_or(&thread.page->pending[kResumeVector / 64], 1ULL << (kResumeVector % 64),
+                      __ATOMIC_RELEASE);
+    __atomic_store_n(&thread.page->pending_any, 1, __ATOMIC_RELEASE);
+}
+
+/** In host mode, the CPU and its node: as the vDSO finds it out. */
+std::uint32_t cpu_node() noexcept {
+    std::uint32_t limit = 0;
+    asm volatile("lsl %1, %0" : "+r"(limit) : "r"(SEL_CPU_NODE) : "cc");
+    return limit;
+}
+
+/** Is a signal among the interrupts that wait? */
+bool signal_waits(const dune_vcpu_page& page) noexcept {
+    std::uint64_t any = 0;
+    for (unsigned i = 0; i < 4; ++i)
+        any |= page.pending[i] &
+               ~(i == kResumeVector / 64 ? std::uint64_t{1} << (kResumeVector % 64) : 0);
+    return any != 0;
+}
+
 /** Run by a way in that neither a tracer nor a filter of system calls sees. */
 Next run_by_door(Thread& thread) noexcept {
     dune_vcpu_page& page = *thread.page;
+    if (const std::uint32_t now = cpu_node(); now != thread.cpu_node)
+        thread_moved(thread, now);
     if (page.pending_any == 0)
         page.flags |= DUNE_RUN_FAST;
     page.exit = 0;
@@ -103,7 +134,8 @@ Next do_syscall(Thread& thread) noexcept {
     if (!takes_interrupts(page))
         return kDoCall;
     // Was it tried in the module? Then this is the signal that ended it.
-    const bool interrupted = page.restart != 0 && page.restart != kRestartNoIntr &&
+    const bool interrupted = signal_waits(page) && page.restart != 0 &&
+                             page.restart != kRestartNoIntr &&
                              !(page.restart == kRestartSys && thread.signal.restart);
     if (interrupted)
         page.regs.rax = static_cast<std::uint64_t>(-EINTR);
@@ -211,6 +243,7 @@ void do_clone(Thread& thread) noexcept {
 }
 
 Next handle_syscall(Thread& thread) noexcept {
+    disturbed(thread);
     dune_regs& regs = thread.page->regs;
     switch (regs.rax) {
         case SYS_fork:
@@ -270,11 +303,24 @@ __attribute__((visibility("hidden"))) int dune_trampoline_other(dune::rt::Thread
         case DUNE_EXIT_DEATH:
             report_death(thread->page);
         case DUNE_EXIT_BOUNCE:
+            disturbed(*thread);
             // What made it bounce without a step may do so for ever on a way in that sleeps.
             return thread->page->progress == 0 ? run_by_door(*thread) : kRun;
         default:  // LSEEK did nothing
             return run_by_door(*thread);
     }
+}
+
+/** Linux did a call, and may have had the thread wait. */
+__attribute__((visibility("hidden"))) void dune_trampoline_disturbed(dune::rt::Thread* thread) {
+    dune::rt::disturbed(*thread);
+}
+
+/** The thread is on another CPU than when the guest was entered last. */
+__attribute__((visibility("hidden"))) void dune_trampoline_moved(dune::rt::Thread* thread,
+                                                                 std::uint32_t cpu_node) {
+    dune::rt::thread_moved(*thread, cpu_node);
+    dune::rt::disturbed(*thread);
 }
 
 /** A signal came before the call was made, or made Linux restart it. */

@@ -28,6 +28,8 @@ FaultSignal signal_of_page_fault(std::uintptr_t addr, std::uint64_t fec,
 
 /** The interrupt that tells a monitor of ring 3 (dune/user.h) of signals. */
 constexpr unsigned kMonitorVector = 199;
+/** The one that tells it that ring 3 is about to go on after a disturbance. */
+constexpr unsigned kResumeVector = 198;
 
 void set_trap_handler(unsigned vector, TrapHandler handler) noexcept;
 

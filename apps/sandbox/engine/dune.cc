@@ -120,6 +120,10 @@ void on_signals_pending(dune_tf& tf) {
     }
 }
 
+void on_ring3_resumes(dune_tf& tf) {
+    on_resumed(*this_thread, frame_of(tf));
+}
+
 // ---- starting ----
 
 // Moves a descriptor of libdune's to a number of its own (see RuntimeNumbers).
@@ -240,7 +244,8 @@ int start() {
     user::set_monitor({.syscall = on_user_syscall,
                        .fault = on_user_fault,
                        .signal_arrived = on_signal_arrived,
-                       .signals_pending = on_signals_pending});
+                       .signals_pending = on_signals_pending,
+                       .resumed = on_ring3_resumes});
     dune_protect_supervisor();
     if (!hide_descriptor(rt::process.device)) {
         return -EMFILE;
@@ -307,6 +312,15 @@ bool copy_out(uint64_t to, const void* from, size_t length) {
 bool compare_exchange(uint64_t word, uint32_t from, uint32_t to, uint32_t* seen) {
     return word % sizeof(uint32_t) == 0 && map_range(word, sizeof(uint32_t)) &&
            user::compare_exchange(reinterpret_cast<uint32_t*>(word), from, to, seen);
+}
+
+bool watch_resumes(bool on) {
+    user::watch_resumes(on);
+    return true;
+}
+
+uint32_t cpu() {
+    return user::cpu();
 }
 
 uint64_t fs_base() {

@@ -325,6 +325,15 @@ bool copy_out(uint64_t to, const void* from, size_t length) {
                                      0) == static_cast<long>(length));
 }
 
+// Linux does not tell when it resumes a thread, so there is no rseq here.
+bool watch_resumes(bool) {
+    return false;
+}
+
+uint32_t cpu() {
+    return 0;
+}
+
 bool compare_exchange(uint64_t word, uint32_t from, uint32_t to, uint32_t* seen) {
     uint32_t probe;
     if (!copy_in(&probe, word, sizeof(probe)) || word % sizeof(probe) != 0) {

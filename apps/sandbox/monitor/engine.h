@@ -47,6 +47,13 @@ bool copy_out(uint64_t to, const void* from, size_t length);
 // was there.
 bool compare_exchange(uint64_t word, uint32_t from, uint32_t to, uint32_t* seen);
 
+// Has on_resumed() called in this thread, or no longer. False if the engine cannot. Inherited by
+// fork(). Context: trap.
+bool watch_resumes(bool on);
+
+// The CPU that this thread runs on. Context: on_resumed().
+uint32_t cpu();
+
 // The segment bases of ring 3 in this thread. Context: trap.
 uint64_t fs_base();
 void set_fs_base(uint64_t base);
@@ -95,6 +102,8 @@ void on_syscall(Thread& thread, Frame& frame);
 void on_fault(Thread& thread, Frame& frame, const siginfo_t& info, uint64_t trap, uint64_t error);
 // Signals are queued in the thread, which is about to go (back) to ring 3.
 void on_signals(Thread& thread, Frame& frame);
+// The thread is about to go (back) to ring 3, and may have been off its CPU since it was there last.
+void on_resumed(Thread& thread, Frame& frame);
 // Remembers a signal for on_signals(). Context: a host signal handler, or trap.
 void queue_signal(Thread& thread, const siginfo_t& info);
 

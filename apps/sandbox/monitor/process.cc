@@ -16,6 +16,7 @@
 #include "monitor/dispatch.h"
 #include "monitor/exec.h"
 #include "monitor/others.h"
+#include "monitor/rseq.h"
 #include "monitor/signals.h"
 #include "monitor/vfork.h"
 
@@ -132,6 +133,9 @@ long make_process(Call& call, const CloneRequest& request) {
     if (pid == 0) {
         begin_process(thread);
         begin_vfork_child(shares);
+        if (shares) {
+            drop_rseq(thread);
+        }
         const uint32_t tid = static_cast<uint32_t>(thread.tid);
         if ((request.flags & CLONE_CHILD_SETTID) != 0) {
             engine::copy_out(request.child_tid, &tid, sizeof(tid));
@@ -361,6 +365,10 @@ long do_process(Call& call) {
         case SYS_set_tid_address:
             call.thread.clear_tid = a[0];
             return call.thread.tid;
+        case SYS_rseq:
+            return do_rseq(call);
+        case SYS_membarrier:
+            return do_membarrier(call);
         default:
             return do_robust_list(call);
     }

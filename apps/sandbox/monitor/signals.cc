@@ -13,6 +13,7 @@
 
 #include "monitor/dispatch.h"
 #include "monitor/others.h"
+#include "monitor/rseq.h"
 #include "monitor/sigframe.h"
 
 namespace dune::sandbox {
@@ -195,6 +196,7 @@ void deliver(Thread& thread, Frame& frame, const siginfo_t& info, uint64_t trap,
     }
     process.signal_lock.unlock();
 
+    leave_critical_section(thread, frame);
     const uint64_t current = thread.has_temp_mask ? thread.temp_mask : thread.mask;
     if (!push_signal_frame(thread, frame, {action, info, thread.mask, trap, error, address})) {
         die_of(SIGSEGV);

@@ -46,6 +46,12 @@ struct Monitor {
      * begins. Context: trap.
      */
     void (*signals_pending)(dune_tf& frame);
+
+    /**
+     * Ring 3 is about to go on, and since it last ran the thread may have been off its CPU. Only in
+     * threads that asked for it by watch_resumes(); more often than needed. Context: trap.
+     */
+    void (*resumed)(dune_tf& frame) = nullptr;
 };
 
 /** Install callbacks: before dune_enter(), and for the whole process. Copies the structure. */
@@ -89,6 +95,19 @@ long fork(std::uint64_t flags = SIGCHLD) noexcept;
  * @return 0 or a negative errno. Context: any but ring 3.
  */
 long catch_signal(int sig, std::uint64_t flags) noexcept;
+
+/**
+ * Have Monitor::resumed() called in this thread, or no longer: what other threads do while this one
+ * is off its CPU, and on which CPU it goes on, is of interest to it. Inherited by fork().
+ * Context: trap.
+ */
+void watch_resumes(bool on) noexcept;
+
+/**
+ * The CPU that this thread runs on. It may be another one by the time it is looked at; then
+ * resumed() is called once more. Context: trap.
+ */
+unsigned cpu() noexcept;
 
 /** The FS base of ring 3 in this thread. Context: ring 0, trap. */
 std::uint64_t fs_base() noexcept;

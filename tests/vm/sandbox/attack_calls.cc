@@ -112,9 +112,6 @@ void attack_calls(const char*) {
     const sched_param parameter{};
     must_fail("sched_setscheduler init", sched_setscheduler(1, SCHED_BATCH, &parameter));
     must_fail("sched_setparam init", sched_setparam(1, &parameter));
-    // Linux would apply it to the runtime's own code in host mode: see README.md.
-    alignas(32) static char area[32];
-    must_fail("rseq", syscall(SYS_rseq, area, sizeof(area), 0, 0x53053053));
     must_fail("kill parent", kill(getppid(), 0));
     must_fail("kill init", kill(1, 0));
     must_fail("kill all", kill(-1, 0));

@@ -73,6 +73,7 @@ constexpr struct {
     {"signals", attack_signals},
     {"robust-list", attack_robust_list},
     {"frames", attack_frames},
+    {"rseq", attack_rseq},
     {"network", attack_network},
     {"zero-copy", attack_zero_copy},
     {"message-race", attack_message_race},

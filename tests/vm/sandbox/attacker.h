@@ -40,6 +40,8 @@ void attack_signals(const char*);
 void attack_robust_list(const char*);
 // attack_frames.cc
 void attack_frames(const char*);
+// attack_rseq.cc
+void attack_rseq(const char*);
 // attack_net.cc
 void attack_network(const char*);
 void attack_zero_copy(const char*);

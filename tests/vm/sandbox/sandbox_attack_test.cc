@@ -41,7 +41,7 @@ TEST_P(Attack, IsRefused) {
 INSTANTIATE_TEST_SUITE_P(All, Attack,
                          ::testing::Values("memory", "pointers", "mappings", "descriptors",
                                            "instructions", "single-step", "calls", "iovec-race",
-                                           "signals", "robust-list", "frames", "zero-copy",
+                                           "signals", "robust-list", "frames", "rseq", "zero-copy",
                                            "outsiders", "kernel"),
                          [](const auto& info) {
                              std::string name = info.param;

@@ -41,6 +41,7 @@ constexpr struct {
     {"spawn", test_spawn},
     {"descriptors", test_descriptors},
     {"files", test_files},
+    {"rseq", test_rseq},
     {"proc", test_proc},
     {"start", test_start},
     {"limits", test_limits},

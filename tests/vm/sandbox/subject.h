@@ -35,6 +35,8 @@ void test_spawn();
 // subject_files.cc
 void test_descriptors();
 void test_files();
+// subject_rseq.cc
+void test_rseq();
 // subject_proc.cc
 void test_proc();
 void test_start();
