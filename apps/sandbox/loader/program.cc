@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -127,6 +128,43 @@ long open_elf(Thread& thread, bool* has_interp) {
     return 0;
 }
 
+long open_by_path(Thread& thread, PathBuffer& path) {
+    const long error = canonical_path(thread, path, true);
+    return error != 0 ? error : open_executable(path, kProgramFd);
+}
+
+// From the file that is open as kProgramFd to the program that is loaded: that of a script is its
+// interpreter.
+long follow(Thread& thread, PathBuffer& path, ScriptWords& words, bool* has_interp) {
+    words.count = 0;
+    for (int depth = 0; depth <= kMaxScripts; depth++) {
+        char head[kHeadSize] = {};
+        const long n = host_call(SYS_pread64, reserved_fd(kProgramFd), head, kHeadSize, 0);
+        if (is_error(n)) {
+            return n;
+        }
+        if (n < 2 || head[0] != '#' || head[1] != '!') {
+            return open_elf(thread, has_interp);
+        }
+        if (depth == kMaxScripts) {
+            break;
+        }
+        if (const long error = parse_script(head, static_cast<size_t>(n), words)) {
+            return error;
+        }
+        bool plain;
+        bool directory;
+        if (const long error =
+                absolute_path(thread, AT_FDCWD, words.text[0], path, &plain, &directory)) {
+            return error;
+        }
+        if (const long error = open_by_path(thread, path)) {
+            return error;
+        }
+    }
+    return -ELOOP;
+}
+
 }  // namespace
 
 bool ExecImage::add(std::string_view string) {
@@ -193,36 +231,38 @@ long read_elf(long fd, Elf64_Ehdr& header, Elf64_Phdr* headers) {
 }
 
 long open_program(Thread& thread, PathBuffer& path, ScriptWords& words, bool* has_interp) {
-    words.count = 0;
-    for (int depth = 0; depth <= kMaxScripts; depth++) {
-        if (const long error = canonical_path(thread, path, true)) {
+    if (const long error = open_by_path(thread, path)) {
+        return error;
+    }
+    return follow(thread, path, words, has_interp);
+}
+
+long open_nameless_program(Thread& thread, int fd, PathBuffer& path, ScriptWords& words,
+                           bool* has_interp) {
+    char link[32];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    {
+        LockGuard guard(process.fd_lock);
+        struct stat info {};
+        if (const long error = host_call(SYS_fstat, fd, &info)) {
             return error;
         }
-        if (const long error = open_executable(path, kProgramFd)) {
-            return error;
-        }
-        char head[kHeadSize] = {};
-        const long n = host_call(SYS_pread64, reserved_fd(kProgramFd), head, kHeadSize, 0);
-        if (is_error(n)) {
-            return n;
-        }
-        if (n < 2 || head[0] != '#' || head[1] != '!') {
-            return open_elf(thread, has_interp);
-        }
-        if (depth == kMaxScripts) {
+        if (!S_ISREG(info.st_mode) || info.st_nlink != 0) {
             return -ELOOP;
         }
-        if (const long error = parse_script(head, static_cast<size_t>(n), words)) {
-            return error;
+        const long flags = host_call(SYS_fcntl, fd, F_GETFL);
+        if ((flags & O_PATH) != 0 || (flags & O_ACCMODE) == O_WRONLY ||
+            host_call(SYS_faccessat2, fd, "", X_OK, AT_EMPTY_PATH | AT_EACCESS) != 0) {
+            return -EACCES;
         }
-        bool plain;
-        bool directory;
-        if (const long error =
-                absolute_path(thread, AT_FDCWD, words.text[0], path, &plain, &directory)) {
-            return error;
+        const long length = host_call(SYS_readlink, link, path.text, sizeof(path.text) - 1);
+        path.length = is_error(length) ? 0 : static_cast<size_t>(length);
+        const long copy = host_call(SYS_dup3, fd, reserved_fd(kProgramFd), 0);
+        if (is_error(copy)) {
+            return copy;
         }
     }
-    return -ELOOP;
+    return follow(thread, path, words, has_interp);
 }
 
 void close_program() {

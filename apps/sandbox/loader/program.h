@@ -49,6 +49,10 @@ struct ScriptWords {
 // Returns 0 or a negative errno as execve(2) gives it: -ENOENT, -EACCES, -ENOEXEC, -ELIBBAD,
 // -ELOOP. Context: host mode, trap. process.exec_lock is held.
 long open_program(Thread& thread, PathBuffer& path, ScriptWords& words, bool* has_interp);
+// The same for a file that has no name (a memory file, one that was removed), by a descriptor that
+// the program may read. `path` becomes what Linux calls it. -ELOOP: it has one.
+long open_nameless_program(Thread& thread, int fd, PathBuffer& path, ScriptWords& words,
+                           bool* has_interp);
 void close_program();
 
 // Reads the headers and checks what the loader depends on. `headers` has room for kMaxHeaders.

@@ -146,6 +146,23 @@ long replace_process(Room& room) {
     return host_call(SYS_execveat, reserved_fd(kSelfFd), "", room.argv, envp, AT_EMPTY_PATH);
 }
 
+// Replaces the process by the program that was opened, which had the result `error`.
+long execute_opened(Call& call, Room& room, long error, uint64_t argv, uint64_t envp) {
+    if (error != 0) {
+        if (error == -EACCES && process.policy->access(room.program.view()) == Access::Hidden) {
+            return refuse_path(call, room.program.view(), "hidden by the policy");
+        }
+        return error == kWrongMachine || error == kWrongClass ? -ENOEXEC : error;
+    }
+    if (const long failed = fill_image(room, argv, envp)) {
+        return failed;
+    }
+    if (const long failed = write_image(room.image)) {
+        return failed;
+    }
+    return replace_process(room);
+}
+
 // Replaces the process by the program whose path is in room.given.
 long execute(Call& call, Room& room, int dirfd, uint64_t argv, uint64_t envp) {
     Thread& thread = call.thread;
@@ -155,19 +172,8 @@ long execute(Call& call, Room& room, int dirfd, uint64_t argv, uint64_t envp) {
             absolute_path(thread, dirfd, room.given, room.program, &plain, &directory)) {
         return error;
     }
-    if (long error = open_program(thread, room.program, room.words, &room.image.has_interp)) {
-        if (error == -EACCES && process.policy->access(room.program.view()) == Access::Hidden) {
-            return refuse_path(call, room.program.view(), "hidden by the policy");
-        }
-        return error == kWrongMachine || error == kWrongClass ? -ENOEXEC : error;
-    }
-    if (const long error = fill_image(room, argv, envp)) {
-        return error;
-    }
-    if (const long error = write_image(room.image)) {
-        return error;
-    }
-    return replace_process(room);
+    const long error = open_program(thread, room.program, room.words, &room.image.has_interp);
+    return execute_opened(call, room, error, argv, envp);
 }
 
 }  // namespace
@@ -197,8 +203,12 @@ long do_exec_descriptor(Call& call) {
     if (room == nullptr) {
         return -ENOMEM;
     }
-    snprintf(room->given, sizeof(room->given), "/proc/self/fd/%d", static_cast<int>(call.args[0]));
-    const long result = execute(call, *room, AT_FDCWD, call.args[2], call.args[3]);
+    const int fd = static_cast<int>(call.args[0]);
+    snprintf(room->given, sizeof(room->given), "/proc/self/fd/%d", fd);
+    long result =
+        open_nameless_program(call.thread, fd, room->program, room->words, &room->image.has_interp);
+    result = result == -ELOOP ? execute(call, *room, AT_FDCWD, call.args[2], call.args[3])
+                              : execute_opened(call, *room, result, call.args[2], call.args[3]);
     close_program();
     host_call(SYS_munmap, room, sizeof(Room));
     return result;

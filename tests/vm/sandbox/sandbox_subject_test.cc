@@ -25,8 +25,8 @@ INSTANTIATE_TEST_SUITE_P(All, Subject,
                          ::testing::Values("auxv", "brk", "mappings", "jit", "mremap", "signals",
                                            "altstack", "segv", "restart", "longjmp", "vectors",
                                            "sigsuspend", "threads", "robust", "processes", "spawn",
-                                           "descriptors", "files", "rseq", "proc", "start",
-                                           "limits"),
+                                           "fexecve", "descriptors", "files", "rseq", "proc",
+                                           "start", "limits"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -39,6 +39,7 @@ constexpr struct {
     {"robust", test_robust},
     {"processes", test_processes},
     {"spawn", test_spawn},
+    {"fexecve", test_fexecve},
     {"descriptors", test_descriptors},
     {"files", test_files},
     {"rseq", test_rseq},

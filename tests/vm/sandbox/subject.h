@@ -32,6 +32,7 @@ void test_threads();
 void test_robust();
 void test_processes();
 void test_spawn();
+void test_fexecve();
 // subject_files.cc
 void test_descriptors();
 void test_files();

@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -198,6 +200,46 @@ void test_spawn() {
     CHECK(status_of(pid) == 0);
     char answer[3] = {};
     CHECK(read(pipe_fds[0], answer, 3) == 3 && memcmp(answer, "ok\n", 3) == 0);
+}
+
+// Programs that have no name.
+void test_fexecve() {
+    const auto start = [](int fd, const char* argument) {
+        const pid_t pid = fork();
+        if (pid == 0) {
+            char name[] = "subject";
+            char* const argv[] = {name, const_cast<char*>(argument), nullptr};
+            char* const envp[] = {nullptr};
+            fexecve(fd, argv, envp);
+            _exit(100 + (errno == EACCES ? 1 : 0));
+        }
+        return status_of(pid);
+    };
+    const auto copy = [](int from, int to) {
+        for (off_t at = 0; sendfile(to, from, &at, 1 << 20) > 0;) {
+        }
+    };
+    constexpr int kDenied = 101 << 8;
+    const int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    const int memory = memfd_create("subject", MFD_CLOEXEC);
+    copy(self, memory);
+    CHECK(start(memory, "longjmp") == 0);
+    CHECK(start(memory, "no such test") == 2 << 8);
+    CHECK(start(self, "auxv") == 0);  // this one has a name
+    const int script = memfd_create("script", 0);
+    constexpr char kScript[] = "#!/bin/sh\nexit 7\n";
+    CHECK(write(script, kScript, sizeof(kScript) - 1) == static_cast<ssize_t>(sizeof(kScript) - 1));
+    CHECK(start(script, "") == 7 << 8);
+    CHECK(fchmod(memory, 0644) == 0);
+    CHECK(start(memory, "longjmp") == kDenied);
+    // A file that was removed.
+    const int written = open("/tmp/subject", O_RDWR | O_CREAT | O_CLOEXEC, 0700);
+    copy(self, written);
+    close(written);
+    const int removed = open("/tmp/subject", O_RDONLY | O_CLOEXEC);
+    unlink("/tmp/subject");
+    CHECK(start(removed, "longjmp") == 0);
+    CHECK(start(-1, "") == 100 << 8);
 }
 
 }  // namespace dune::sandbox_test
