@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -94,6 +95,34 @@ bool publish_policy(PolicyImage* policy) {
           F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
     process.policy = map_file<PolicyImage>(kPolicyFd, PROT_READ, MAP_SHARED);
     return process.policy != nullptr;
+}
+
+// Of root's capabilities, those that are about files, processes and sockets as any user has them.
+// With the others (CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_MKNOD and the like) a call that a policy
+// allows could change the whole machine. Linux gives none back: there are no new privileges.
+constexpr int kKeptCapabilities[] = {
+    CAP_CHOWN,        CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
+    CAP_KILL,         CAP_SETGID,       CAP_SETUID,          CAP_NET_RAW,  CAP_NET_BIND_SERVICE,
+    CAP_LEASE,        CAP_IPC_LOCK,     CAP_IPC_OWNER,       CAP_SYS_NICE, CAP_SYS_CHROOT,
+    CAP_SYS_RESOURCE,
+};
+
+bool drop_capabilities() {
+    __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {};
+    uint32_t kept[_LINUX_CAPABILITY_U32S_3] = {};
+    for (const int capability : kKeptCapabilities) {
+        kept[CAP_TO_INDEX(capability)] |= CAP_TO_MASK(capability);
+    }
+    if (syscall(SYS_capget, &header, sets) != 0) {
+        return false;
+    }
+    for (int i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+        sets[i].permitted &= kept[i];
+        sets[i].effective &= kept[i];
+        sets[i].inheritable &= kept[i];
+    }
+    return syscall(SYS_capset, &header, sets) == 0;
 }
 
 bool open_log(const Options& options) {
@@ -248,7 +277,9 @@ int launch(int argc, char** argv) {
         return fail(kFailed,
                     fmt::format("cannot prepare: {} (is /proc mounted?)", strerror(errno)));
     }
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || !drop_capabilities()) {
+        return fail(kFailed, fmt::format("cannot give up privileges: {}", strerror(errno)));
+    }
     process.quiet = options.quiet;
     process.trace = options.trace;
     process.stats->processes.store(1);

@@ -3,10 +3,13 @@
 // dune-sandbox as a person meets it: exit statuses, messages, policies.
 
 #include <gtest/gtest.h>
+#include <linux/capability.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
+#include <cstring>
 #include <fstream>
 
 #include "sandboxed.h"
@@ -101,6 +104,29 @@ TEST(Files, ReadWriteHide) {
     EXPECT_TRUE(has(shadow.err, "denied: openat \"/etc/shadow\"") ||
                 has(shadow.err, "denied: open \"/etc/shadow\""))
         << shadow.text();
+}
+
+// Of root's capabilities none is left that is about the machine, nor comes back with another
+// program.
+TEST(Root, HasNoPowerOverTheMachine) {
+    const std::vector<std::string> ask = {"sh", "-c", "exec grep CapEff: /proc/self/status"};
+    const std::vector<std::string> permissive = {"--quiet", "--preset", "permissive"};
+    const auto effective = [](const Outcome& outcome) {
+        const auto at = outcome.out.find("CapEff:");
+        EXPECT_NE(at, std::string::npos) << outcome.text();
+        return std::strtoull(outcome.out.c_str() + at + strlen("CapEff:"), nullptr, 16);
+    };
+    constexpr uint64_t kMachine =
+        1ull << CAP_SYS_ADMIN | 1ull << CAP_NET_ADMIN | 1ull << CAP_MKNOD | 1ull << CAP_SYS_RAWIO |
+        1ull << CAP_SYS_MODULE | 1ull << CAP_SYS_PTRACE | 1ull << CAP_SYS_BOOT | 1ull << CAP_BPF |
+        1ull << CAP_SETPCAP | 1ull << CAP_SETFCAP;
+    EXPECT_EQ(effective(run(ask)) & kMachine, kMachine);
+    EXPECT_EQ(effective(sandboxed(permissive, ask)) & kMachine, 0u);
+    EXPECT_NE(effective(sandboxed(permissive, ask)) & 1ull << CAP_CHOWN, 0u);
+    EXPECT_NE(sandboxed(permissive, {"mknod", "/tmp/node", "c", "1", "3"}).status, 0);
+    EXPECT_NE(access("/tmp/node", F_OK), 0);
+    EXPECT_EQ(sandboxed(permissive, {"sh", "-c", "echo >/tmp/own && chown 1000 /tmp/own"}).status,
+              0);
 }
 
 TEST(Log, TraceNamesCallsAndResults) {
