@@ -102,7 +102,8 @@ void on_syscall(Thread& thread, Frame& frame);
 void on_fault(Thread& thread, Frame& frame, const siginfo_t& info, uint64_t trap, uint64_t error);
 // Signals are queued in the thread, which is about to go (back) to ring 3.
 void on_signals(Thread& thread, Frame& frame);
-// The thread is about to go (back) to ring 3, and may have been off its CPU since it was there last.
+// The thread is about to go (back) to ring 3, and may have been off its CPU since it was there
+// last.
 void on_resumed(Thread& thread, Frame& frame);
 // Remembers a signal for on_signals(). Context: a host signal handler, or trap.
 void queue_signal(Thread& thread, const siginfo_t& info);

@@ -102,8 +102,8 @@ struct Thread {
     uint64_t clear_tid = 0;    // of set_tid_address(2)
     uint64_t robust_list = 0;
 
-    // rseq(2): the program's area, 0 if it registered none, the signature before abort handlers, and
-    // the CPU that the area names.
+    // rseq(2): the program's area, 0 if it registered none, the signature before abort handlers,
+    // and the CPU that the area names.
     uint64_t rseq_area = 0;
     uint32_t rseq_signature = 0;
     uint32_t rseq_cpu = 0;

@@ -23,29 +23,14 @@ constexpr struct {
     const char* name;
     void (*test)();
 } kTests[] = {
-    {"auxv", test_auxv},
-    {"brk", test_brk},
-    {"mappings", test_mappings},
-    {"jit", test_jit},
-    {"mremap", test_mremap},
-    {"signals", test_signals},
-    {"altstack", test_altstack},
-    {"segv", test_segv},
-    {"restart", test_restart},
-    {"longjmp", test_longjmp},
-    {"vectors", test_vectors},
-    {"sigsuspend", test_sigsuspend},
-    {"threads", test_threads},
-    {"robust", test_robust},
-    {"processes", test_processes},
-    {"spawn", test_spawn},
-    {"fexecve", test_fexecve},
-    {"descriptors", test_descriptors},
-    {"files", test_files},
-    {"rseq", test_rseq},
-    {"proc", test_proc},
-    {"start", test_start},
-    {"limits", test_limits},
+    {"auxv", test_auxv},         {"brk", test_brk},         {"mappings", test_mappings},
+    {"jit", test_jit},           {"mremap", test_mremap},   {"signals", test_signals},
+    {"altstack", test_altstack}, {"segv", test_segv},       {"restart", test_restart},
+    {"longjmp", test_longjmp},   {"vectors", test_vectors}, {"sigsuspend", test_sigsuspend},
+    {"threads", test_threads},   {"robust", test_robust},   {"processes", test_processes},
+    {"spawn", test_spawn},       {"fexecve", test_fexecve}, {"descriptors", test_descriptors},
+    {"files", test_files},       {"rseq", test_rseq},       {"proc", test_proc},
+    {"start", test_start},       {"limits", test_limits},
 };
 
 }  // namespace
