@@ -36,17 +36,17 @@ siginfo_t describe(int sig, int code, std::uint64_t address) noexcept {
  */
 class Callback {
   public:
-    explicit Callback(dune_tf& frame) noexcept : frame_(frame) { set(true); }
+    explicit Callback(dune_tf& frame) noexcept : frame_(frame), thread_(*rt::self()) { set(true); }
     ~Callback() {
         for (;;) {
-            if (rt::self()->disturbed) {
-                rt::self()->disturbed = false;
+            if (thread_.disturbed) [[unlikely]] {
+                thread_.disturbed = false;
                 barrier();
                 monitor.resumed(frame_);
                 continue;
             }
             set(false);
-            if (!rt::self()->disturbed)
+            if (!thread_.disturbed)
                 return;
             set(true);
         }
@@ -57,12 +57,13 @@ class Callback {
   private:
     /** The trampoline is the same thread. */
     static void barrier() noexcept { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
-    static void set(bool in_callback) noexcept {
+    void set(bool in_callback) noexcept {
         barrier();
-        rt::self()->in_callback = in_callback;
+        thread_.in_callback = in_callback;
         barrier();
     }
     dune_tf& frame_;
+    rt::Thread& thread_;
 };
 
 void on_syscall(dune_tf* tf) {
