@@ -18,7 +18,7 @@ MACHINE_ARGS ?=
 machine_args = --kernel $(KERNEL) --cpus $(CPUS) $(MACHINE_ARGS)
 
 .DEFAULT_GOAL := all
-.PHONY: all setup user module run shell test test-unit test-vm test-all bench bench-check bench-baseline fuzz \
+.PHONY: all setup user module run shell test test-unit test-vm test-all bench bench-check bench-matrix bench-baseline fuzz \
         doc install install-module format lint clean distclean help
 
 all: user module ## Build the library, programs, tests and the kernel module
@@ -55,6 +55,9 @@ bench: all ## The paper's tables beside today's Linux: build/bench/
 
 bench-check: all ## Fail when a benchmark got worse than bench/baseline.json
 	@bench/run --check $(machine_args)
+
+bench-matrix: all ## What the module aims at, on each machine of the tests: docs/performance.md
+	@bench/matrix --fill docs/performance.md
 
 bench-baseline: all ## Measure anew what bench-check compares with
 	@bench/run --baseline $(machine_args)

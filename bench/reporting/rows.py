@@ -159,3 +159,25 @@ GOALS = [
     Goal("sandbox", "sqlite3 in memory, times Linux", 1.02, times("program/sandbox/sqlite3", "program/linux/sqlite3")),
     Goal("sandbox", "start of /bin/true, times Linux", 3, times("program/sandbox/true", "program/linux/true")),
 ]
+
+
+def goal(title):
+    [found] = [each for each in GOALS if each.title == title]
+    return found.limit, found.measured
+
+
+# Columns of the table of machines: title, limit or None, what is measured.
+MATRIX = [
+    ("getpid: SYSCALL of Linux", None, value("getpid/linux/syscall")),
+    ("getpid: VMCALL", *goal("getpid by VMCALL, fast way")),
+    ("… beside KVM's VMCS", None, value("getpid/dune/vmcall_beside_kvm")),
+    ("bare exit → entry", *goal("bare exit → entry")),
+    ("… beside KVM's VMCS", *goal("bare exit → entry beside a VMCS of KVM's")),
+    ("slow way", *goal("getpid, slow way")),
+    ("CPUID", *goal("CPUID exit")),
+    ("fresh page: Linux", None, value("page_fault/linux/anonymous_4k")),
+    ("… above Linux", *goal("fresh 4 KiB page, above Linux")),
+    ("page that Linux has", *goal("page that Linux has")),
+    ("exits for 2 MiB", *goal("exits for 2 MiB in a large page")),
+    ("enter and leave", *goal("enter and leave")),
+]

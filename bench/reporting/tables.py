@@ -91,6 +91,20 @@ def hardened_table(results, hardened):
     return markdown(["", "mitigations=off", "mitigations on, KPTI", "on / off"], lines)
 
 
+def matrix_table(measured):
+    """What the module aims at, a line a machine; what is above its goal is bold."""
+    yield from markdown(["", *(title for title, _, _ in rows.MATRIX)],
+                        [["*goal, on 6.1 with mitigations=off*", *("–" if limit is None else f"≤ {limit:,}" for _, limit, _ in rows.MATRIX)],
+                         *([name, *(matrix_cell(results, limit, of) for _, limit, of in rows.MATRIX)]
+                           for name, results in measured.items())])
+
+
+def matrix_cell(results, limit, measured):
+    value = measured(results)
+    text = number(value)
+    return f"**{text}**" if limit is not None and value is not None and value > limit else text
+
+
 WALK_NOTE = "(a) In the emulator a TLB miss costs nothing: what counts there is page-table memory, see docs/performance.md."
 NOTES = """(b) Neither flushing nor refilling the TLB costs an instruction.
 (c) From exec to wait, start of the sandbox included."""
