@@ -12,6 +12,9 @@
 
 #include "vmx.h"
 
+/* Of the interruptibility state: interrupts wait for one more instruction (SDM 25.4.2). */
+#define SHADOW (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)
+
 /**
  * vmx_skip() - past the instruction that caused the exit
  * @vmx: the vCPU; its VMCS is current
@@ -21,10 +24,9 @@ void vmx_skip(struct vmx_vcpu *vmx)
 	u32 intr = vmcs_read32(GUEST_INTERRUPTIBILITY_INFO);
 
 	vmcs_writel(GUEST_RIP, vmcs_readl(GUEST_RIP) + vmcs_read32(VM_EXIT_INSTRUCTION_LEN));
-	/* The shadow of STI and MOV SS is one instruction long (SDM 25.4.2). */
-	if (unlikely(intr & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)))
-		vmcs_write32(GUEST_INTERRUPTIBILITY_INFO,
-			     intr & ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+	/* The shadow of STI and MOV SS is one instruction long. */
+	if (unlikely(intr & SHADOW))
+		vmcs_write32(GUEST_INTERRUPTIBILITY_INFO, intr & ~SHADOW);
 	/* A single step over it is due. */
 	if (unlikely(vmcs_readl(GUEST_RFLAGS) & X86_EFLAGS_TF))
 		vmcs_writel(GUEST_PENDING_DBG_EXCEPTIONS,
@@ -79,8 +81,7 @@ static enum vmx_next exit_db(struct vmx_vcpu *vmx, u32 info)
 	}
 	vmx->dr6 = (vmx->dr6 & ~0xfull) | (qual & 0xe00f) | 0xffff0ff0;
 	vmcs_write32(GUEST_INTERRUPTIBILITY_INFO,
-		     vmcs_read32(GUEST_INTERRUPTIBILITY_INFO) &
-			     ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+		     vmcs_read32(GUEST_INTERRUPTIBILITY_INFO) & ~SHADOW);
 	if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_PRIV_SW_EXCEPTION)
 		vmx_skip(vmx); /* INT1 is a trap */
 	return refuse(vmx, X86_TRAP_DB);
@@ -141,6 +142,9 @@ static enum vmx_next exit_dr(struct vmx_vcpu *vmx)
 			return refuse(vmx, X86_TRAP_UD);
 		dr += 2;
 	}
+	/* The exit comes before the CPU's own look at the ring (SDM 26.1.3). */
+	if (vmcs_read32(GUEST_SS_AR_BYTES) >> 5 & 3)
+		return refuse(vmx, X86_TRAP_GP);
 	if (qual & BIT(4)) {
 		gpr_write(vmx, gpr, dr == 6 ? vmx->dr6 : dr == 7 ? 0x400 : vmx->db[dr]);
 	} else {
@@ -198,14 +202,12 @@ static enum vmx_next exit_bad_state(struct vmx_vcpu *vmx, u32 reason)
 {
 	u32 intr = vmcs_read32(GUEST_INTERRUPTIBILITY_INFO);
 
-	if (vmx->repaired || !(intr & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)) ||
-	    (u16)reason != EXIT_REASON_INVALID_STATE) {
+	if (vmx->repaired || !(intr & SHADOW) || (u16)reason != EXIT_REASON_INVALID_STATE) {
 		vmx_die(vmx, reason);
 		return VMX_USER;
 	}
 	vmx->repaired = true;
-	vmcs_write32(GUEST_INTERRUPTIBILITY_INFO,
-		     intr & ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+	vmcs_write32(GUEST_INTERRUPTIBILITY_INFO, intr & ~SHADOW);
 	return VMX_AGAIN;
 }
 

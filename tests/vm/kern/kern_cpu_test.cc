@@ -265,7 +265,8 @@ TEST(Native, HostTablesAreTheHostsAfterwards) {
     EXPECT_EQ(idt[1].base, idt[0].base);
 }
 
-extern "C" const char ring3_back[], ring3_hlt[], ring3_cli[], ring3_cr[];
+extern "C" const char ring3_back[], ring3_hlt[], ring3_cli[], ring3_cr[], ring3_write_dr0[],
+    ring3_read_dr0[];
 asm(R"(
 ring3_back:
     mov $77, %eax
@@ -276,6 +277,12 @@ ring3_cli:
     cli
 ring3_cr:
     mov %cr0, %rax
+ring3_write_dr0:
+    mov %rdi, %db0
+    int $0x81
+ring3_read_dr0:
+    mov %db0, %rax
+    int $0x81
 )");
 
 TEST(Native, IretToRing3AndBack) {
@@ -426,6 +433,24 @@ TEST(Emulated, DebugRegisters) {
     EXPECT_EQ(dr7, 0x400U);
     EXPECT_GP(asm volatile("mov %0, %%db7" : : "r"(0x403L)));
     EXPECT_GP(asm volatile("mov %0, %%db7" : : "r"(1L << 32)));
+}
+
+// The exit takes priority over the #GP of ring 3 (SDM 26.1.3), so the module has to look.
+TEST(Refused, DebugRegistersInRing3) {
+    uint64_t dr0 = 0;
+    Trap write, read;
+    const End end = guest::enter(
+        [&] {
+            asm volatile("mov %0, %%db0" : : "r"(0x1111L));
+            write = guest::ring3(ring3_write_dr0, 0x2222);
+            read = guest::ring3(ring3_read_dr0);
+            asm volatile("mov %%db0, %0" : "=r"(dr0));
+        },
+        guest::kWithTraps);
+    EXPECT_TRUE(end.left()) << end;
+    EXPECT_EQ(write.vector, kGp);
+    EXPECT_EQ(read.vector, kGp);
+    EXPECT_EQ(dr0, 0x1111U);
 }
 
 // --- pages the guest's own tables refuse ---
