@@ -32,6 +32,7 @@ using guest::End;
 using guest::Machine;
 using guest::map;
 using support::arg;
+using support::fork_or_end;
 using support::kPage;
 using support::status_of;
 using support::wait_status;
@@ -167,7 +168,7 @@ TEST(Life, ExitOfOneThreadAlone) {
 template <typename F>
 void expect_killable(F&& guest_code, int threads = 1) {
     for (const int delay : {3'000, 20'000, 60'000}) {
-        const pid_t pid = fork();
+        const pid_t pid = fork_or_end();
         if (pid == 0) {
             guest::Machine::get();  // opened anew by one thread, not by several at once
             for (int i = 1; i < threads; i++) {
@@ -223,11 +224,13 @@ TEST(Kill, InEptFaults) {
             call(SYS_madvise, arg(p), 64 << 20, MADV_DONTNEED);
         }
     });
+    // Repeated, these would join to one mapping larger than the machine: Linux then forks no more.
+    munmap(p, 64 << 20);
 }
 
 TEST(Kill, InMunmapByAnotherThread) {
     for (int i = 0; i < 3; i++) {
-        const pid_t pid = fork();
+        const pid_t pid = fork_or_end();
         if (pid == 0) {
             char* p = map(8 << 20);
             madvise(p, 8 << 20, MADV_NOHUGEPAGE);
@@ -266,7 +269,7 @@ TEST(Kill, ASignalWithoutAHandlerKills) {
 }
 
 TEST(Kill, StopAndContinue) {
-    const pid_t pid = fork();
+    const pid_t pid = fork_or_end();
     if (pid == 0) {
         const End end = guest::enter([] {
             for (int i = 0; i < 300; i++) {
@@ -341,7 +344,7 @@ TEST(Cgroups, EptTablesAreCharged) {
     // each, and no memory: only the tables are charged.
     int pipes[2][2];
     ASSERT_EQ(pipe(pipes[0]) | pipe(pipes[1]), 0);
-    const pid_t pid = fork();
+    const pid_t pid = fork_or_end();
     if (pid == 0) {
         group.set("cgroup.procs", "0");
         char byte = 0;

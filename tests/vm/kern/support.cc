@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -36,6 +37,15 @@ bool make_swap(const char* device, uint32_t pages) {
 }
 
 }  // namespace
+
+pid_t fork_or_end() {
+    const pid_t pid = fork();
+    if (pid < 0) {
+        perror("fork");
+        abort();
+    }
+    return pid;
+}
 
 int wait_status(pid_t pid) {
     int status = -1;

@@ -22,13 +22,16 @@ inline long arg(const void* pointer) {
     return reinterpret_cast<long>(pointer);
 }
 
+// fork() that ends the program where there can be no child: kill(-1) would end the whole machine.
+pid_t fork_or_end();
+
 // The status of waitpid(), signals or not.
 int wait_status(pid_t pid);
 
 // Runs `child` in a child process, which should end by itself; its wait status.
 template <typename F>
 int status_of(F&& child) {
-    const pid_t pid = fork();
+    const pid_t pid = fork_or_end();
     if (pid == 0) {
         child();
         _exit(99);
