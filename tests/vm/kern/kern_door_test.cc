@@ -86,7 +86,12 @@ TEST(Door, TellsThatARunWasRefused) {
     Vcpu& vcpu = Vcpu::get();
     vcpu.prepare([](void*) {}, nullptr, {});
     vcpu.page().rip = 1ULL << 47;
-    asm volatile(".byte 0x8a, 0x00" : : "a"(vcpu.door()) : "memory");
+    // A bounce is no answer: the kernel had something else to do first.
+    int tries = 0;
+    do {
+        auto door = vcpu.door();
+        asm volatile(".byte 0x8a, 0x00" : "+a"(door) : : "memory");
+    } while (vcpu.page().exit == DUNE_EXIT_BOUNCE && ++tries < 100);
     EXPECT_EQ(vcpu.page().exit, 0U);
     EXPECT_EQ(vcpu.page().progress, 0U);
 }
