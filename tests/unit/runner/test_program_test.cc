@@ -4,10 +4,12 @@
 
 #include <gtest/gtest.h>
 #include <linux/close_range.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
+#include <fstream>
 #include <string>
 
 #include "verdict.h"
@@ -80,15 +82,24 @@ TEST_F(Program, WhatACaseLeavesIsKilledAndTheProgramIsNot) {
 TEST_F(Program, IsStartedAgainWhenACaseEndsIt) {
     const ProcessResult result = run("TakesTheProgramWithIt");
     EXPECT_FALSE(result.started);
-    EXPECT_NE(result.output.find("ended during the case"), std::string::npos) << result.output;
+    EXPECT_NE(result.output.find("runner_cases ended"), std::string::npos) << result.output;
     EXPECT_EQ(outcome("First"), Outcome::kPass);
 }
 
 TEST_F(Program, OneThatIsMissing) {
     const ProcessResult result = program_.run("/nonexistent", "Cases.First", seconds(5));
     EXPECT_FALSE(result.started);
-    EXPECT_NE(result.output.find("/nonexistent"), std::string::npos);
+    EXPECT_NE(result.output.find("/nonexistent: No such file"), std::string::npos) << result.output;
     EXPECT_EQ(outcome("First"), Outcome::kPass);
+}
+
+TEST_F(Program, OneThatNeverAnswers) {
+    const std::string script = testing::TempDir() + "never_answers";
+    std::ofstream(script) << "#!/bin/sh\nsleep 600\n";
+    ASSERT_EQ(chmod(script.c_str(), 0755), 0);
+    EXPECT_FALSE(program_.run(script, "Cases.First", seconds(1)).started);
+    unlink(script.c_str());
+    EXPECT_EQ(run("First").left_behind, 0);
 }
 
 }  // namespace

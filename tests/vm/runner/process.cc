@@ -19,8 +19,9 @@ namespace dune::vmtest {
 
 namespace {
 
-[[noreturn]] void exec_child(const std::vector<std::string>& argv, int output) {
-    become_test(output);
+[[noreturn]] void exec_child(const std::vector<std::string>& argv, const OutputPipe& pipe) {
+    become_test();
+    pipe.connect();
     std::vector<char*> args;
     args.reserve(argv.size() + 1);
     for (const std::string& arg : argv) {
@@ -84,16 +85,6 @@ std::string Transcript::text() const {
     return head_ + "\n[... " + std::to_string(dropped_) + " bytes left out ...]\n" + tail_;
 }
 
-void become_test(int output) {
-    setsid();
-    const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    dup2(null, STDIN_FILENO);
-    dup2(output, STDOUT_FILENO);
-    dup2(output, STDERR_FILENO);
-    close(null);
-    close(output);
-}
-
 // Orphans become our children one level at a time, hence the loop.
 int kill_descendants(pid_t keep) {
     int killed = 0;
@@ -114,37 +105,48 @@ int kill_descendants(pid_t keep) {
     return killed;
 }
 
-Capture::Capture(std::chrono::seconds limit) : start_(Clock::now()), deadline_(start_ + limit) {
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
-    if (pipe2(pipe_.data(), O_CLOEXEC) == 0) {
-        fcntl(pipe_[0], F_SETFL, O_NONBLOCK);
+void become_test() {
+    setsid();
+    const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    dup2(null, STDIN_FILENO);
+    close(null);
+}
+
+OutputPipe::OutputPipe() {
+    if (pipe2(ends_.data(), O_CLOEXEC) == 0) {
+        fcntl(from(), F_SETFL, O_NONBLOCK);
     }
 }
 
-Capture::~Capture() {
+OutputPipe::~OutputPipe() {
     close_input();
-    if (pipe_[0] >= 0) {
-        close(pipe_[0]);
+    if (ok()) {
+        close(from());
     }
 }
 
-void Capture::close_input() {
-    if (pipe_[1] >= 0) {
-        close(pipe_[1]);
+void OutputPipe::connect() const {
+    dup2(ends_[1], STDOUT_FILENO);
+    dup2(ends_[1], STDERR_FILENO);
+}
+
+void OutputPipe::close_input() {
+    if (ends_[1] >= 0) {
+        close(ends_[1]);
     }
-    pipe_[1] = -1;
+    ends_[1] = -1;
 }
 
 bool Capture::follow(int ended) {
     bool open = true;
     for (;;) {
-        std::array<pollfd, 2> fds = {{{ended, POLLIN, 0}, {open ? pipe_[0] : -1, POLLIN, 0}}};
+        std::array<pollfd, 2> fds = {{{ended, POLLIN, 0}, {open ? pipe_.from() : -1, POLLIN, 0}}};
         const int n = poll(fds.data(), fds.size(), remaining_ms(deadline_));
         if (n == 0) {
             return false;
         }
         if (n > 0 && fds[1].revents != 0) {
-            open = drain_pipe(pipe_[0], transcript_);
+            open = drain_pipe(pipe_.from(), transcript_);
         }
         if (n > 0 && fds[0].revents != 0) {
             return true;
@@ -152,42 +154,52 @@ bool Capture::follow(int ended) {
     }
 }
 
-std::chrono::milliseconds Capture::elapsed() const {
-    return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start_);
+ProcessResult Capture::follow_process(pid_t pid, int ended,
+                                      const std::function<std::optional<int>()>& reap, pid_t keep) {
+    ProcessResult result;
+    result.timed_out = !follow(ended);
+    if (result.timed_out) {
+        kill(-pid, SIGKILL);
+    }
+    const std::optional<int> status = reap();
+    result.started = status.has_value();
+    result.wait_status = status.value_or(0);
+    result.elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start_);
+    result.left_behind = kill_descendants(keep);
+    result.output = text();
+    return result;
 }
 
 std::string Capture::text() {
-    drain_pipe(pipe_[0], transcript_);
+    drain_pipe(pipe_.from(), transcript_);
     return transcript_.text();
 }
 
 ProcessResult run_captured(const std::vector<std::string>& argv, std::chrono::seconds limit) {
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
     ProcessResult result;
-    Capture capture(limit);
-    if (!capture.ok()) {
+    OutputPipe pipe;
+    if (!pipe.ok()) {
         result.output = "pipe: " + std::string(strerror(errno)) + "\n";
         return result;
     }
+    Capture capture(pipe, limit);
     const pid_t pid = fork();
     if (pid == 0) {
-        exec_child(argv, capture.input());
+        exec_child(argv, pipe);
     }
-    capture.close_input();
+    pipe.close_input();
     const int pidfd = pid < 0 ? -1 : static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
     if (pidfd < 0) {
         result.output = "cannot start or follow a process: " + std::string(strerror(errno)) + "\n";
         kill_descendants();
         return result;
     }
-    result.started = true;
-    result.timed_out = !capture.follow(pidfd);
-    if (result.timed_out) {
-        kill(-pid, SIGKILL);
-    }
-    waitpid(pid, &result.wait_status, 0);
-    result.elapsed = capture.elapsed();
-    result.left_behind = kill_descendants();
-    result.output = capture.text();
+    result = capture.follow_process(pid, pidfd, [&] {
+        int status = 0;
+        waitpid(pid, &status, 0);
+        return std::optional(status);
+    });
     close(pidfd);
     return result;
 }

@@ -9,6 +9,8 @@
 
 #include <array>
 #include <chrono>
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,38 +41,54 @@ struct ProcessResult {
     std::chrono::milliseconds elapsed{0};
 };
 
-// What a test writes, until it ends or its time is up. The caller becomes the reaper of its
-// descendants (PR_SET_CHILD_SUBREAPER).
+// What tests write to. Reading it does not block.
+class OutputPipe {
+  public:
+    OutputPipe();
+    OutputPipe(const OutputPipe&) = delete;
+    OutputPipe& operator=(const OutputPipe&) = delete;
+    ~OutputPipe();
+
+    bool ok() const { return ends_[0] >= 0; }
+    int from() const { return ends_[0]; }
+    // In a new process: its stdout and stderr go there.
+    void connect() const;
+    // Here, only others write.
+    void close_input();
+
+  private:
+    std::array<int, 2> ends_ = {-1, -1};
+};
+
+// What a test writes, until it ends or its time is up.
 class Capture {
   public:
     using Clock = std::chrono::steady_clock;
 
-    explicit Capture(std::chrono::seconds limit);
-    Capture(const Capture&) = delete;
-    Capture& operator=(const Capture&) = delete;
-    ~Capture();
-
-    bool ok() const { return pipe_[0] >= 0; }
-    int input() const { return pipe_[1]; }  // the test's stdout and stderr
-    void close_input();
+    Capture(const OutputPipe& pipe, std::chrono::seconds limit)
+        : pipe_(pipe), start_(Clock::now()), deadline_(start_ + limit) {}
 
     // Until `ended` can be read; false if the limit came first.
     bool follow(int ended);
 
-    std::chrono::milliseconds elapsed() const;
+    // Follows the process until it ends: `ended` can be read then, and `reap` tells its status, or
+    // nothing if that is lost. Kills its descendants, but not `keep`, a child of ours.
+    ProcessResult follow_process(pid_t pid, int ended,
+                                 const std::function<std::optional<int>()>& reap, pid_t keep = -1);
+
     std::string text();
 
   private:
-    std::array<int, 2> pipe_ = {-1, -1};
+    const OutputPipe& pipe_;
     Clock::time_point start_;
     Clock::time_point deadline_;
     Transcript transcript_;
 };
 
-// In a new process: a session of its own, no input, its output to `output`, which is closed.
-void become_test(int output);
+// In a new process: a session of its own and no input.
+void become_test();
 
-// Kills and reaps every descendant but `keep`, a child. Returns how many there were, beside
+// Kills and reaps every descendant but `keep`, a child of ours. Returns how many there were, beside
 // zombies.
 int kill_descendants(pid_t keep = -1);
 

@@ -11,7 +11,6 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 
 #include "case_server.h"
@@ -21,28 +20,11 @@ namespace {
 
 using namespace dune::vmtest;
 
-struct Request {
-    std::string name;  // empty: there are no more
-    int output = -1;
-};
-
-Request receive(int socket) {
+// The name of a case, empty if there are no more.
+std::string receive(int socket) {
     std::array<char, kMaxCaseName> name;
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control;
-    iovec data = {name.data(), name.size()};
-    msghdr message = {};
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    Request request;
-    const ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-    const cmsghdr* attached = CMSG_FIRSTHDR(&message);
-    if (n > 0 && attached != nullptr && attached->cmsg_type == SCM_RIGHTS) {
-        request.name.assign(name.data(), static_cast<size_t>(n));
-        std::memcpy(&request.output, CMSG_DATA(attached), sizeof(int));
-    }
-    return request;
+    const ssize_t n = recv(socket, name.data(), name.size(), 0);
+    return {name.data(), static_cast<size_t>(n > 0 ? n : 0)};
 }
 
 void answer(int socket, int value) {
@@ -51,30 +33,26 @@ void answer(int socket, int value) {
     }
 }
 
-[[noreturn]] void run_case(const Request& request) {
-    become_test(request.output);
-    GTEST_FLAG_SET(filter, request.name);
+[[noreturn]] void run_case(const std::string& name) {
+    become_test();
+    GTEST_FLAG_SET(filter, name);
     std::exit(RUN_ALL_TESTS());
 }
 
 int serve(int socket) {
-    for (;;) {
-        const Request request = receive(socket);
-        if (request.name.empty()) {
-            return 0;
-        }
+    for (std::string name = receive(socket); !name.empty(); name = receive(socket)) {
         const pid_t pid = fork();
         if (pid == 0) {
             close(socket);
-            run_case(request);
+            run_case(name);
         }
-        close(request.output);
         answer(socket, pid);
         int status = 0;
         while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {
         }
         answer(socket, status);
     }
+    return 0;
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <optional>
 #include <string>
 
 #include "process.h"
@@ -30,10 +31,10 @@ class TestProgram {
 
   private:
     bool start(const std::string& path);
-    pid_t request(const std::string& name, int output);
-    bool receive(int& value);
+    std::optional<int> receive();
 
     std::string path_;
+    std::optional<OutputPipe> pipe_;
     pid_t pid_ = -1;
     int socket_ = -1;
 };
