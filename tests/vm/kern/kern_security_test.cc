@@ -28,6 +28,7 @@
 #include <vector>
 
 #include "guest.h"
+#include "rseq_section.h"
 #include "support.h"
 #include "traps.h"
 
@@ -294,40 +295,10 @@ TEST(Ptrace, AttachLookAndDetach) {
 
 // --- restartable sequences ---
 
-// A critical section that waits for its abort: rdi is the rseq area's rseq_cs field, rsi the
-// number of turns. Returns 1 when it was aborted, 0 when it came to its end.
-extern "C" uint64_t rseq_section(uint64_t* rseq_cs, uint64_t turns);
-asm(R"(
-    .section .data.rel, "aw"
-    .balign 32
-rseq_descriptor:
-    .long 0, 0
-    .quad rseq_start, rseq_end - rseq_start, rseq_abort
-    .text
-    .globl rseq_section
-rseq_section:
-    lea rseq_descriptor(%rip), %rax
-    mov %rax, (%rdi)
-rseq_start:
-    dec %rsi
-    jnz rseq_start
-rseq_end:
-    xor %eax, %eax
-    ret
-    .long 0x53053053
-rseq_abort:
-    mov $1, %eax
-    ret
-)");
-
 TEST(Rseq, PreemptedSectionsAreAborted) {
     int aborted = 0, rounds = 0;
-    const pid_t rival = fork();
-    if (rival == 0) {
-        for (;;) {
-            sched_yield();
-        }
-    }
+    const dune::vmtest::Rival rival;
+    const rseq_cs section = dune::vmtest::rseq_wait_section();
     const int status = status_of([&] {
         // The C library's, or, where that registered none, one of ours.
         alignas(32) static struct rseq area;
@@ -335,26 +306,24 @@ TEST(Rseq, PreemptedSectionsAreAborted) {
         if (__rseq_size != 0) {
             mine = reinterpret_cast<struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) +
                                                   __rseq_offset);
-        } else if (syscall(SYS_rseq, &area, sizeof(area), 0, 0x53053053) != 0) {
+        } else if (syscall(SYS_rseq, &area, sizeof(area), 0, dune::vmtest::kRseqSignature) != 0) {
             _exit(77);
         }
         cpu_set_t one;
         CPU_ZERO(&one);
         CPU_SET(0, &one);
-        sched_setaffinity(rival, sizeof(one), &one);
+        sched_setaffinity(rival.pid(), sizeof(one), &one);
         sched_setaffinity(0, sizeof(one), &one);
         const End end = guest::enter([&] {
-            auto* rseq_cs = reinterpret_cast<uint64_t*>(&mine->rseq_cs);
+            auto* pointer = reinterpret_cast<uint64_t*>(&mine->rseq_cs);
             for (int i = 0; i < 200; i++) {
                 rounds++;
                 // Long enough that a rival on the same CPU gets its turn.
-                aborted += rseq_section(rseq_cs, 2'000'000'000) == 1;
+                aborted += dune::vmtest::rseq_wait(pointer, &section, 2'000'000'000) == 1;
             }
         });
         _exit(end.left() && rounds == 200 && aborted == 200 ? 0 : 1);
     });
-    kill(rival, SIGKILL);
-    wait_status(rival);
     if (WEXITSTATUS(status) == 77) {
         GTEST_SKIP() << "no rseq";
     }

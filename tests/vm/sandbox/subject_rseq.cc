@@ -21,17 +21,12 @@
 #include <thread>
 #include <vector>
 
+#include "rseq_section.h"
 #include "subject.h"
 
-// A critical section that waits for its abort: rdi is the rseq area's rseq_cs field, rsi the
-// descriptor, rdx the number of turns. Returns 1 when it was aborted, 0 when it came to its end.
-extern "C" uint64_t subject_wait(volatile uint64_t* rseq_cs, const void* descriptor,
-                                 uint64_t turns);
 // Adds one to counters[CPU], 64 bytes each, a while after it was read. Returns 1 when it was
 // aborted.
 extern "C" uint64_t subject_add(volatile void* area, uint64_t* counters);
-extern "C" const char subject_wait_begin[], subject_wait_end[], subject_wait_abort[],
-    subject_wait_bad_abort[];
 asm(R"(
     .section .data.rel, "aw"
     .balign 32
@@ -39,25 +34,7 @@ subject_add_section:
     .long 0, 0
     .quad subject_add_begin, subject_add_end - subject_add_begin, subject_add_abort
     .text
-    .globl subject_wait, subject_wait_begin, subject_wait_end, subject_wait_abort
-    .globl subject_wait_bad_abort, subject_add
-subject_wait:
-    mov %rsi, (%rdi)
-subject_wait_begin:
-    dec %rdx
-    jnz subject_wait_begin
-subject_wait_end:
-    xor %eax, %eax
-    ret
-    .long 0x53053053
-subject_wait_abort:
-    mov $1, %eax
-    ret
-    .long 0x53053054
-subject_wait_bad_abort:
-    mov $2, %eax
-    ret
-
+    .globl subject_add
 subject_add:
     lea subject_add_section(%rip), %rax
     mov %rax, 8(%rdi)
@@ -82,7 +59,11 @@ subject_add_abort:
 namespace dune::sandbox_test {
 namespace {
 
-constexpr uint32_t kSignature = 0x53053053;
+using vmtest::kRseqSignature;
+using vmtest::Rival;
+using vmtest::rseq_wait;
+using vmtest::rseq_wait_section;
+
 constexpr uint32_t kSize = 32;
 constexpr uint64_t kForEver = 1ull << 40;
 
@@ -101,14 +82,6 @@ long call(volatile void* at, uint32_t size, int flags, uint32_t signature) {
 
 bool fails(int error, volatile void* at, uint32_t size, int flags, uint32_t signature) {
     return call(at, size, flags, signature) == -1 && errno == error;
-}
-
-rseq_cs waiting() {
-    rseq_cs cs{};
-    cs.start_ip = reinterpret_cast<uint64_t>(subject_wait_begin);
-    cs.post_commit_offset = static_cast<uint64_t>(subject_wait_end - subject_wait_begin);
-    cs.abort_ip = reinterpret_cast<uint64_t>(subject_wait_abort);
-    return cs;
 }
 
 std::vector<int> cpus() {
@@ -130,42 +103,23 @@ void go_to(int cpu) {
     CHECK(sched_setaffinity(0, sizeof(set), &set) == 0);
 }
 
-// A process that wants the same CPU.
-class Rival {
-  public:
-    Rival() : pid_(fork()) {
-        while (pid_ == 0) {
-            sched_yield();
-        }
-    }
-    ~Rival() {
-        kill(pid_, SIGKILL);
-        waitpid(pid_, nullptr, 0);
-    }
-    Rival(const Rival&) = delete;
-    Rival& operator=(const Rival&) = delete;
-
-  private:
-    pid_t pid_;
-};
-
 void errors() {
     volatile struct rseq* const mine = area();
     alignas(kSize) static char other[2 * kSize];
-    CHECK(fails(EBUSY, mine, kSize, 0, kSignature));
-    CHECK(fails(EPERM, mine, kSize, 0, kSignature + 1));
-    CHECK(fails(EINVAL, other, kSize, 0, kSignature));
-    CHECK(fails(EINVAL, mine, kSize, 0x100, kSignature));
-    CHECK(fails(EINVAL, other, kSize, RSEQ_FLAG_UNREGISTER, kSignature));
-    CHECK(fails(EPERM, mine, kSize, RSEQ_FLAG_UNREGISTER, kSignature + 1));
-    CHECK(call(mine, kSize, RSEQ_FLAG_UNREGISTER, kSignature) == 0);
+    CHECK(fails(EBUSY, mine, kSize, 0, kRseqSignature));
+    CHECK(fails(EPERM, mine, kSize, 0, kRseqSignature + 1));
+    CHECK(fails(EINVAL, other, kSize, 0, kRseqSignature));
+    CHECK(fails(EINVAL, mine, kSize, 0x100, kRseqSignature));
+    CHECK(fails(EINVAL, other, kSize, RSEQ_FLAG_UNREGISTER, kRseqSignature));
+    CHECK(fails(EPERM, mine, kSize, RSEQ_FLAG_UNREGISTER, kRseqSignature + 1));
+    CHECK(call(mine, kSize, RSEQ_FLAG_UNREGISTER, kRseqSignature) == 0);
     CHECK(mine->cpu_id == static_cast<uint32_t>(RSEQ_CPU_ID_UNINITIALIZED));
     CHECK(mine->cpu_id_start == 0);
-    CHECK(fails(EINVAL, mine, kSize, RSEQ_FLAG_UNREGISTER, kSignature));
-    CHECK(fails(EINVAL, other + 4, kSize, 0, kSignature));
-    CHECK(fails(EINVAL, other, kSize / 2, 0, kSignature));
-    CHECK(fails(EFAULT, reinterpret_cast<void*>(0xffff800000000000), kSize, 0, kSignature));
-    CHECK(call(mine, kSize, 0, kSignature) == 0);
+    CHECK(fails(EINVAL, mine, kSize, RSEQ_FLAG_UNREGISTER, kRseqSignature));
+    CHECK(fails(EINVAL, other + 4, kSize, 0, kRseqSignature));
+    CHECK(fails(EINVAL, other, kSize / 2, 0, kRseqSignature));
+    CHECK(fails(EFAULT, reinterpret_cast<void*>(0xffff800000000000), kSize, 0, kRseqSignature));
+    CHECK(call(mine, kSize, 0, kRseqSignature) == 0);
     CHECK(mine->cpu_id < CPU_SETSIZE);
 }
 
@@ -185,7 +139,7 @@ void where() {
     // A child has the registration, and is where it is.
     const pid_t child = fork();
     if (child == 0) {
-        const bool good = fails(EBUSY, area(), kSize, 0, kSignature) &&
+        const bool good = fails(EBUSY, area(), kSize, 0, kRseqSignature) &&
                           area()->cpu_id == static_cast<uint32_t>(all.back());
         _exit(good ? 0 : 1);
     }
@@ -196,10 +150,10 @@ void where() {
 
 void preempted() {
     const Rival rival;
-    const rseq_cs cs = waiting();
+    const rseq_cs cs = rseq_wait_section();
     int aborted = 0;
     for (int i = 0; i < 50; i++) {
-        aborted += subject_wait(section(), &cs, kForEver) == 1;
+        aborted += rseq_wait(section(), &cs, kForEver) == 1;
         CHECK(*section() == 0);
     }
     CHECK(aborted == 50);
@@ -208,20 +162,20 @@ void preempted() {
 // Each of these dies of it, wherever it is stopped.
 void malformed() {
     const Rival rival;
-    enum { kNowhere, kKernel, kSignature, kKinds };
+    enum { kNowhere, kKernel, kBadSignature, kKinds };
     for (int kind = 0; kind < kKinds; kind++) {
         const pid_t child = fork();
         if (child == 0) {
-            rseq_cs cs = waiting();
+            rseq_cs cs = rseq_wait_section();
             const void* at = &cs;
             if (kind == kNowhere) {
                 at = reinterpret_cast<void*>(0x1000);
             } else if (kind == kKernel) {
                 at = reinterpret_cast<void*>(0xffff800000000000);
             } else {
-                cs.abort_ip = reinterpret_cast<uint64_t>(subject_wait_bad_abort);
+                cs.abort_ip = reinterpret_cast<uint64_t>(vmtest::rseq_wait_bad_abort);
             }
-            _exit(static_cast<int>(10 + subject_wait(section(), at, kForEver)));
+            _exit(static_cast<int>(10 + rseq_wait(section(), at, kForEver)));
         }
         int status = 0;
         CHECK(waitpid(child, &status, 0) == child);
@@ -241,15 +195,15 @@ void signalled() {
         CHECK(*section() == 0);
     };
     sigaction(SIGALRM, &action, nullptr);
-    const rseq_cs cs = waiting();
+    const rseq_cs cs = rseq_wait_section();
     for (int i = 0; i < 5; i++) {
         seen_rip = 0;
         const itimerval soon = {{0, 0}, {0, 2000}};
         setitimer(ITIMER_REAL, &soon, nullptr);
         while (seen_rip == 0) {
-            CHECK(subject_wait(section(), &cs, kForEver) == 1);
+            CHECK(rseq_wait(section(), &cs, kForEver) == 1);
         }
-        CHECK(seen_rip == reinterpret_cast<uint64_t>(subject_wait_abort));
+        CHECK(seen_rip == reinterpret_cast<uint64_t>(vmtest::rseq_wait_abort));
     }
 }
 
@@ -286,7 +240,7 @@ void counted() {
 
 void test_rseq() {
     CHECK(__rseq_size >= 20);
-    if (__rseq_size != 0) {
+    if (__rseq_size != 0) {  // without an area there is nothing to look at
         counted();
         errors();
         signalled();
