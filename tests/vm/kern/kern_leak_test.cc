@@ -25,7 +25,7 @@ namespace {
 using guest::call;
 using guest::Machine;
 
-constexpr int kVcpus = 100'000;  // three times the VPIDs that there are, and more
+constexpr int kVcpus = 60'000;  // twice the VPIDs that there are, and more
 constexpr int kProcesses = 400;
 constexpr int64_t kNoise = 3 << 20;  // bytes: 32 a vCPU, two pages a process
 

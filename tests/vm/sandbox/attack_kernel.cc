@@ -263,7 +263,7 @@ void execute_memory() {
     const pid_t pid = fork();
     if (pid == 0) {
         char name[] = "attacker";
-        char what[] = "descriptors";
+        char what[] = "instructions";
         char* const argv[] = {name, what, nullptr};
         char* const envp[] = {nullptr};
         dup3(fd, 3, O_CLOEXEC);

@@ -252,7 +252,7 @@ void attack_message_race(const char* readable) {
     message.msg_namelen = sizeof(address);
     message.msg_iov = &vector;
     message.msg_iovlen = 1;
-    for (int i = 0; i < 1200; i++) {
+    for (int i = 0; i < 400; i++) {
         static_cast<void>(sendmsg(sender, &message, MSG_DONTWAIT));
         static_cast<void>(recv(receiver, &byte, 1, MSG_DONTWAIT));
     }

@@ -107,7 +107,7 @@ void attack_path_race(const char* secret) {
             unlink(evil.c_str());
         }
     });
-    for (int i = 0; i < 1500; i++) {
+    for (int i = 0; i < 500; i++) {
         if (reads(file.c_str())) {
             escaped("read in a race", static_cast<unsigned long>(i));
             break;
