@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /**
  * @file
- * What the benchmarks count with: RDTSC. In the project's emulator, with one CPU, it counts
- * instructions exactly; on hardware it counts reference cycles.
+ * What the benchmarks count with: RDTSC. In the project's emulator it counts the
+ * instructions of a CPU while the others are halted; on hardware it counts reference cycles.
  */
 #pragma once
 
