@@ -236,7 +236,7 @@ static bool mirror_install(struct dune_vcpu *vcpu, u64 gpa, unsigned long addr, 
  *
  * Return: true if it is mapped; false if dune_mirror_fault() has to see to it, interrupts on.
  */
-bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access)
+__noendbr bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 {
 	struct dune_process *proc = vcpu->proc;
 	struct dune_leaf *leaf = &vcpu->leaf;

@@ -12,6 +12,7 @@
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/xarray.h>
+#include <asm/ibt.h>
 
 #include "dune.h"
 
@@ -87,7 +88,8 @@ void dune_process_stats(struct dune_process *proc, struct dune_stats *st);
 void dune_process_kick(struct dune_process *proc);
 void dune_counters_add(struct dune_counters *to, const struct dune_counters *from);
 
-bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access);
+/* __noendbr here and elsewhere: called by name alone, on a way whose instructions we count */
+__noendbr bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access);
 int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access);
 int dune_mirror_init(void);
 extern const struct mmu_notifier_ops dune_mirror_notifier_ops;

@@ -8,7 +8,7 @@
  *
  * SDM vol. 2, CPUID: hides what traps to no purpose, or would mislead.
  */
-void vmx_cpuid(struct dune_regs *regs)
+__noendbr void vmx_cpuid(struct dune_regs *regs)
 {
 	u32 leaf = regs->rax, subleaf = regs->rcx, eax = leaf, ebx, ecx = subleaf, edx;
 

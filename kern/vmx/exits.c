@@ -19,7 +19,7 @@
  * vmx_skip() - past the instruction that caused the exit
  * @vmx: the vCPU; its VMCS is current
  */
-void vmx_skip(struct vmx_vcpu *vmx)
+__noendbr void vmx_skip(struct vmx_vcpu *vmx)
 {
 	u32 intr = vmcs_read32(GUEST_INTERRUPTIBILITY_INFO);
 

@@ -63,7 +63,7 @@ void vmx_queue_exception(struct vmx_vcpu *vmx, u8 vector, bool has_error, u32 er
  * vmx_requeue_vectoring() - deliver again what an exit interrupted
  * @vmx: the vCPU, just after an exit
  */
-void vmx_requeue_vectoring(struct vmx_vcpu *vmx)
+__noendbr void vmx_requeue_vectoring(struct vmx_vcpu *vmx)
 {
 	u32 info = vmcs_read32(IDT_VECTORING_INFO_FIELD), error = 0, len = 0;
 

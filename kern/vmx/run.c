@@ -365,8 +365,9 @@ static noinline int vmx_ept_violation(struct vmx_vcpu *vmx)
 
 static noinline int vmx_turn_exit(struct vmx_vcpu *vmx, u32 reason)
 {
+	/* Not exits[reason]: with CONFIG_UBSAN_BOUNDS that is compared a second time. */
 	if (likely(reason < DUNE_NR_EXITS))
-		vmx->vcpu.count.exits[reason]++;
+		++*(vmx->vcpu.count.exits + reason);
 	if (reason == EXIT_REASON_EPT_VIOLATION)
 		return vmx_ept_violation(vmx);
 	if (reason == EXIT_REASON_CPUID) {
@@ -410,7 +411,7 @@ static noinline int vmx_vmcall_slow(struct vmx_vcpu *vmx, u32 nr)
  *
  * Return: VMX_LOOP_ENTER or VMX_LOOP_RELOAD with interrupts off, or VMX_LOOP_LEAVE with them on.
  */
-int vmx_turn(struct vmx_vcpu *vmx)
+__noendbr int vmx_turn(struct vmx_vcpu *vmx)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	enum vmx_next next;

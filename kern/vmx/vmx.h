@@ -190,7 +190,7 @@ int vmx_vmcs_set(struct vmx_vcpu *vmx, u32 set);
 /* inject.c */
 void vmx_queue_exception(struct vmx_vcpu *vmx, u8 vector, bool has_error, u32 error);
 void vmx_queue_page_fault(struct vmx_vcpu *vmx);
-void vmx_requeue_vectoring(struct vmx_vcpu *vmx);
+__noendbr void vmx_requeue_vectoring(struct vmx_vcpu *vmx);
 void vmx_inject(struct vmx_vcpu *vmx);
 
 /* Shows user space where the guest is; the VMCS is current. */
@@ -215,12 +215,12 @@ enum vmx_next {
 };
 enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason);
 enum vmx_next vmx_vmcall_from_ring3(struct vmx_vcpu *vmx);
-void vmx_skip(struct vmx_vcpu *vmx);
+__noendbr void vmx_skip(struct vmx_vcpu *vmx);
 
 /* msr.c, cpuid.c, death.c */
 bool vmx_rdmsr(struct vmx_vcpu *vmx, u32 msr, u64 *val);
 bool vmx_wrmsr(struct vmx_vcpu *vmx, u32 msr, u64 val);
-void vmx_cpuid(struct dune_regs *regs);
+__noendbr void vmx_cpuid(struct dune_regs *regs);
 void vmx_die(struct vmx_vcpu *vmx, u32 reason);
 
 /* ept.c */
@@ -239,7 +239,7 @@ int vmx_run(struct dune_vcpu *vcpu);
 #define VMX_LOOP_LEAVE -1
 void vmx_loop(struct vmx_vcpu *vmx);
 void vmx_loop_safe(struct vmx_vcpu *vmx);
-int vmx_turn(struct vmx_vcpu *vmx);
+__noendbr int vmx_turn(struct vmx_vcpu *vmx);
 int vmx_turn_failed(struct vmx_vcpu *vmx);
 extern const char vmx_exit_point[], vmx_exit_point_safe[];
 extern bool vmx_use_safe_entry;

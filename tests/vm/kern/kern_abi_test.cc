@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "guest.h"
+#include "support.h"
 
 namespace {
 
@@ -38,7 +39,7 @@ int device() {
 // Runs a check in a child process: its exit status.
 template <typename F>
 int in_child(F&& check) {
-    const pid_t pid = fork();
+    const pid_t pid = support::fork_or_end();
     if (pid == 0) {
         _exit(check());
     }

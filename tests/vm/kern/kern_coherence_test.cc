@@ -204,7 +204,7 @@ std::mutex whole;  // held while some of `counted` is away, and while a child ge
 
 void fork_a_child(Random&) {
     whole.lock();
-    const pid_t pid = fork();
+    const pid_t pid = support::fork_or_end();
     if (pid != 0) {
         whole.unlock();
     }

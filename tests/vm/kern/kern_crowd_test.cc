@@ -87,7 +87,7 @@ Crowd gather(bool in_guest) {
     EXPECT_EQ(pipe(report) | pipe(go), 0);
     std::vector<pid_t> pids;
     for (int p = 0; p < kProcesses; p++) {
-        const pid_t pid = fork();
+        const pid_t pid = support::fork_or_end();
         if (pid == 0) {
             close(go[1]);
             be_a_process(in_guest, report[1], go[0]);

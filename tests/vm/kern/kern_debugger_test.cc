@@ -49,7 +49,7 @@ class Running : public testing::Test {
         void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         ASSERT_NE(page, MAP_FAILED);
         shared_ = static_cast<Shared*>(page);
-        pid_ = fork();
+        pid_ = support::fork_or_end();
         if (pid_ == 0) {
             dup2(fd, 3);
             execlp(kSubject, kSubject, "loop", nullptr);
@@ -81,7 +81,7 @@ class Running : public testing::Test {
     // Starts a command whose output goes to the log; `@` is the subject's number.
     pid_t start(std::string command) {
         command.replace(command.find('@'), 1, std::to_string(pid_));
-        const pid_t pid = fork();
+        const pid_t pid = support::fork_or_end();
         if (pid == 0) {
             const std::string all = "exec " + command + " >" + kLog + " 2>&1 </dev/null";
             execl("/bin/sh", "sh", "-c", all.c_str(), nullptr);

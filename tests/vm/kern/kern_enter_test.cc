@@ -27,6 +27,7 @@
 #include <thread>
 
 #include "guest.h"
+#include "support.h"
 #include "traps.h"
 
 namespace {
@@ -419,7 +420,7 @@ TEST_P(Calls, InterruptedSleepTellsTheRest) {
 TEST_P(Calls, StoppedSleepGoesOnForTheRest) {
     // SIGSTOP and SIGCONT without a handler: restart_syscall, not a new sleep.
     const pid_t self = getpid();
-    const pid_t other = fork();
+    const pid_t other = support::fork_or_end();
     if (other == 0) {
         usleep(100'000);
         kill(self, SIGSTOP);

@@ -278,7 +278,7 @@ TEST(Sleep, ASignalEndsHlt) {
 }
 
 TEST(Sleep, AKillEndsHltWithInterruptsOff) {
-    const pid_t pid = fork();
+    const pid_t pid = support::fork_or_end();
     if (pid == 0) {
         guest::enter([] {
             for (;;) {
@@ -436,7 +436,7 @@ TEST(Exception, AlignmentCheckInRing3) {
 // Runs a guest that never ends in a child, and kills it: seconds until it was gone.
 template <typename F>
 double seconds_to_kill(F&& guest_code) {
-    const pid_t pid = fork();
+    const pid_t pid = support::fork_or_end();
     if (pid == 0) {
         guest::enter(guest_code, kWithTraps);
         _exit(1);

@@ -127,7 +127,7 @@ struct Fire {
 TEST(Fire, Fork) {
     Fire fire;
     fire.run([&] {
-        const pid_t pid = fork();
+        const pid_t pid = support::fork_or_end();
         if (pid == 0) {
             std::memset(fire.area, 0xee, fire.size());
             _exit(0);

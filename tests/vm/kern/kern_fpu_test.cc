@@ -69,7 +69,7 @@ template <typename Prepare, typename Round>
 void expect_kept(Prepare prepare, Round round) {
     std::vector<pid_t> pids;
     for (int p = 0; p < 4; p++) {
-        const pid_t pid = fork();
+        const pid_t pid = support::fork_or_end();
         if (pid == 0) {
             prepare(p);
             int wrong = 0;

@@ -334,7 +334,7 @@ TEST(Cpus, SpinnersDoNotHoldUpTheKernel) {
     // RCU and stop_machine get on while a guest with interrupts off spins on each CPU.
     std::vector<pid_t> spinners;
     for (long i = 0; i < sysconf(_SC_NPROCESSORS_ONLN) + 1; i++) {
-        const pid_t pid = fork();
+        const pid_t pid = support::fork_or_end();
         if (pid == 0) {
             guest::enter([] {
                 asm volatile("cli");

@@ -231,7 +231,8 @@ TEST_F(Userfault, AKilledWaiterGoes) {
     }
     stop_ = true;
     handler_.join();
-    const pid_t pid = fork();  // UFFD_FEATURE_EVENT_FORK is off: the child has no handler at all
+    const pid_t pid =
+        support::fork_or_end();  // UFFD_FEATURE_EVENT_FORK is off: the child has no handler at all
     if (pid == 0) {
         const int fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
         uffdio_api api = {UFFD_API, 0, 0};

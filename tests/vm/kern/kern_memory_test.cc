@@ -122,7 +122,7 @@ TEST(Memory, CopyOnWriteAfterFork) {
     poke(p, 1);
     int pipes[2][2];
     ASSERT_EQ(pipe(pipes[0]) | pipe(pipes[1]), 0);
-    const pid_t pid = fork();
+    const pid_t pid = support::fork_or_end();
     char byte = 0;
     if (pid == 0) {
         int ok = peek(p) == 1;
@@ -147,7 +147,7 @@ TEST(Memory, SharedWithAChild) {
     auto* p = static_cast<char*>(
         mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
     poke(p, 1);
-    const pid_t pid = fork();
+    const pid_t pid = support::fork_or_end();
     if (pid == 0) {
         poke(p, 7);
         _exit(0);

@@ -232,7 +232,7 @@ TEST(UserDispatch, SeesTheGuestsCalls) {
 // --- ptrace ---
 
 TEST(Ptrace, SeesTheGuestsSystemCalls) {
-    const pid_t pid = fork();
+    const pid_t pid = support::fork_or_end();
     if (pid == 0) {
         ptrace(PTRACE_TRACEME, 0, 0, 0);
         raise(SIGSTOP);
@@ -265,7 +265,7 @@ TEST(Ptrace, SeesTheGuestsSystemCalls) {
 }
 
 TEST(Ptrace, AttachLookAndDetach) {
-    const pid_t pid = fork();
+    const pid_t pid = support::fork_or_end();
     if (pid == 0) {
         static volatile uint64_t spins;
         alarm(20);

@@ -160,7 +160,7 @@ TEST(Audit, RecordsTheGuestsCalls) {
     const Rule rule(SYS_getppid);
     ASSERT_EQ(audit.add(rule), 0);
     // Watched from its birth on, as Linux does it.
-    const pid_t pid = fork();
+    const pid_t pid = support::fork_or_end();
     if (pid == 0) {
         const End end = guest::enter([] {
             for (int i = 0; i < kCalls; i++) {
@@ -182,7 +182,7 @@ TEST(Audit, RecordsWhatSeccompLogs) {
     Audit audit;
     ASSERT_TRUE(audit.ok());
     ASSERT_EQ(audit.enable(true), 0);
-    const pid_t pid = fork();
+    const pid_t pid = support::fork_or_end();
     if (pid == 0) {
         sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
                               BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 1),
@@ -228,7 +228,7 @@ class Caller {
     Caller()
         : shared_(static_cast<Shared*>(
               mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
-        pid_ = fork();
+        pid_ = support::fork_or_end();
         if (pid_ == 0) {
             const End end = guest::enter([this] { serve(); });
             _exit(end.left() ? 0 : 1);
@@ -293,7 +293,7 @@ TEST(Tracepoints, OfSystemCallsSeeTheGuests) {
 TEST(Tracepoints, OfTheModule) {
     int go[2];
     ASSERT_EQ(pipe(go), 0);
-    const pid_t pid = fork();
+    const pid_t pid = support::fork_or_end();
     if (pid == 0) {
         char byte;
         static_cast<void>(!read(go[0], &byte, 1));
