@@ -2,6 +2,7 @@
 //
 // What rt_sigreturn(2) is to load from a frame that the program has changed.
 
+#include <cpuid.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <ucontext.h>
@@ -62,7 +63,7 @@ const struct {
      [](ucontext_t& c) { reg(c, kRip) = static_cast<greg_t>(runtime); }},
     {"rsp no address", true, [](ucontext_t& c) { reg(c, kRsp) = static_cast<greg_t>(kNoAddress); }},
     {"rsp in the runtime", true,
-     [](ucontext_t& c) { reg(c, kRsp) = static_cast<greg_t>(runtime + 2048); }},
+     [](ucontext_t& c) { reg(c, kRsp) = static_cast<greg_t>(runtime) + 2048; }},
     {"ring 0's cs and ss", false, [](ucontext_t& c) { reg(c, REG_CSGSFS) = 0x0018000000000010; }},
     {"I/O privilege", false, [](ucontext_t& c) { reg(c, kFlags) |= 0x3000; }},
     {"interrupts off", false, [](ucontext_t& c) { reg(c, kFlags) &= ~0x200; }},
@@ -137,6 +138,15 @@ int status_of(void (*act)()) {
     return status;
 }
 
+// As the kernel uses it: OSXSAVE. Not every compiler's __builtin_cpu_supports() knows it.
+bool has_xsave() {
+    uint32_t a = 0;
+    uint32_t b = 0;
+    uint32_t c = 0;
+    uint32_t d = 0;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_OSXSAVE) != 0;
+}
+
 }  // namespace
 
 void attack_frames(const char*) {
@@ -145,7 +155,7 @@ void attack_frames(const char*) {
             runtime = target.at;
         }
     }
-    const bool extended = __builtin_cpu_supports("xsave") != 0;
+    const bool extended = has_xsave();
     for (const auto& frame : kFrames) {
         change = frame.change;
         const int status = status_of([] {

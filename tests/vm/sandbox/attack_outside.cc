@@ -116,7 +116,8 @@ void attack_other_mount(const char* where) {
     const std::string self = std::to_string(getpid());
     const std::string parent = std::to_string(getppid());
     for (const std::string& file :
-         {proc + "self/mem", proc + self + "/mem", proc + self + "/task/" + self + "/mem",
+         {proc + "self/mem", proc + self + "/mem",
+          std::string(proc).append(self).append("/task/").append(self).append("/mem"),
           proc + parent + "/mem", proc + "1/mem", proc + "sys/kernel/core_pattern",
           proc + "sysrq-trigger", proc + "self/clear_refs"}) {
         if (open(file.c_str(), O_WRONLY) >= 0) {
