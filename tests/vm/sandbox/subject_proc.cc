@@ -163,7 +163,7 @@ void test_limits() {
     CHECK(close_range(3, ~0u, 0) == 0);
     CHECK(fcntl(last, F_GETFD) == -1 && open("/dev/null", O_RDONLY) == 3);
     // Hundreds of threads at once.
-    constexpr int kThreads = 200;
+    constexpr int kThreads = 128;
     std::atomic<int> waiting{0};
     std::atomic<bool> go{false};
     std::vector<std::thread> threads;
