@@ -355,8 +355,9 @@ static void mirror_zap(struct dune_process *proc, unsigned long start, unsigned 
 	for_each_shown(proc, start, end, index, slot)
 		flush |= dune_engine->zap(proc, shown_start(index, slot, start),
 					  shown_end(index, slot, end), &freed);
-	if (flush)
-		proc->flush_gen++;
+	proc->flush_gen += flush;
+	/* Others may have taken it out, and their kick be under way, or put off (mirror_young()). */
+	flush = proc->flush_gen != READ_ONCE(proc->kicked_gen);
 	spin_unlock(&proc->lock);
 	if (flush)
 		dune_process_kick(proc);
@@ -408,8 +409,7 @@ static int mirror_young(struct dune_process *proc, unsigned long start, unsigned
 	for_each_shown(proc, start, end, index, slot)
 		young |= dune_engine->young(proc, shown_start(index, slot, start),
 					    shown_end(index, slot, end), clear, &flush);
-	if (flush)
-		proc->flush_gen++;
+	proc->flush_gen += flush;
 	spin_unlock(&proc->lock);
 	/* Without a flush the accessed bit may stay clear for a while: Linux takes that risk, too. */
 	if (flush && flush_now)

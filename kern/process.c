@@ -173,8 +173,7 @@ static void process_zap_slot(struct dune_process *proc, u32 slot)
 
 	spin_lock(&proc->lock);
 	flush = dune_engine->zap(proc, start, start + (1ull << DUNE_SLOT_SHIFT), &freed);
-	if (flush)
-		proc->flush_gen++;
+	proc->flush_gen += flush;
 	/* A fault that read the slot before we changed it must not install what it found. */
 	proc->inval_seq++;
 	spin_unlock(&proc->lock);
@@ -246,11 +245,15 @@ static void process_nop(void *unused)
  */
 void dune_process_kick(struct dune_process *proc)
 {
+	u64 gen = READ_ONCE(proc->flush_gen);
+
 	/* Between the change of flush_gen and the look at who runs; see vmx_load(). */
 	smp_mb();
 	preempt_disable();
 	smp_call_function_many(proc->cpus, process_nop, NULL, true);
 	preempt_enable();
+	/* A later one may have been faster: then somebody kicks once more than needed. */
+	WRITE_ONCE(proc->kicked_gen, gen);
 }
 
 /** dune_counters_add() - add one set of counters to another

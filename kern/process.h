@@ -52,6 +52,7 @@ struct dune_process {
 	u64 nr_tables;
 	u64 tables_gone;		/* grows when tables leave: pointers to them are void */
 	u64 flush_gen;			/* grows when entries went; a vCPU that is behind flushes */
+	u64 kicked_gen;			/* what of it every vCPU was told of at once */
 	u64 inval_seq;			/* grows at the end of each invalidation */
 	unsigned int inval_active;	/* invalidations under way */
 	unsigned long inval_start, inval_end; /* all of them lie in here */

@@ -183,6 +183,50 @@ TEST_F(Mirror, InvalidationsNest) {
     EXPECT_TRUE(present(k1G));
 }
 
+TEST_F(Mirror, OneThatFindsNothingWaitsForTheKickOfAnother) {
+    logic_host_vma(0, ~uint64_t{0} >> 17, kR);
+    logic_host_set(101 * k1G, 1, 0x2000 | kAll);
+    ASSERT_EQ(logic_fault(k1G, kR), 0);
+    const size_t kicks = logic_kicks();
+    logic_on_kick([] {
+        // Another CPU's, as the first one's kick is on its way: who uses the page has not left it.
+        const size_t before = logic_kicks();
+        logic_invalidate_start(101 * k1G, 101 * k1G + kPage);
+        EXPECT_EQ(logic_kicks(), before + 1);
+        logic_invalidate_end(101 * k1G, 101 * k1G + kPage);
+    });
+    logic_invalidate_start(101 * k1G, 101 * k1G + kPage);
+    EXPECT_EQ(logic_kicks(), kicks + 2);
+    logic_invalidate_end(101 * k1G, 101 * k1G + kPage);
+    logic_invalidate_start(101 * k1G, 101 * k1G + kPage);
+    EXPECT_EQ(logic_kicks(), kicks + 2) << "both are done";
+    logic_invalidate_end(101 * k1G, 101 * k1G + kPage);
+}
+
+class OldMirror : public Mirror {
+  protected:
+    void SetUp() override {
+        logic_start(1, false, 40);
+        const uint32_t slot = 101;
+        ASSERT_EQ(logic_set_slots(1, 1, &slot), 0);
+    }
+};
+
+TEST_F(OldMirror, WhatWasTakenOutToSeeAnAccessIsStillInTheTlb) {
+    logic_host_vma(0, ~uint64_t{0} >> 17, kR);
+    logic_host_set(101 * k1G, 1, 0x2000 | kAll);
+    ASSERT_EQ(logic_fault(k1G, kR), 0);
+    logic_invalidate_start(102 * k1G, 103 * k1G);
+    logic_invalidate_end(102 * k1G, 103 * k1G);
+    const size_t kicks = logic_kicks();
+    EXPECT_TRUE(logic_clear_young(101 * k1G, 101 * k1G + kPage));
+    EXPECT_FALSE(present(k1G)) << "no accessed bits: it goes, to be seen when it comes";
+    EXPECT_EQ(logic_kicks(), kicks) << "not worth it";
+    logic_invalidate_start(101 * k1G, 101 * k1G + kPage);
+    EXPECT_EQ(logic_kicks(), kicks + 1) << "now it is";
+    logic_invalidate_end(101 * k1G, 101 * k1G + kPage);
+}
+
 TEST_F(Mirror, TellsWhatWasAccessed) {
     logic_host_vma(0, ~uint64_t{0} >> 17, kR);
     logic_host_set(101 * k1G, 1, 0x2000 | kAll);

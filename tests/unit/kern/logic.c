@@ -9,7 +9,7 @@
 struct vmx_config vmx_config;
 struct dune_engine dune_vmx_engine;
 const struct dune_engine* dune_engine = &dune_vmx_engine;
-size_t shim_pages, shim_kicks;
+size_t shim_pages;
 
 static struct mm_struct mm;
 static struct shim_task task = {&mm};
@@ -20,6 +20,8 @@ static struct vmx_vcpu vmx;
 static struct dune_vcpu_page page;
 static struct vm_area_struct vma;
 static void (*on_touch)(uint64_t va, bool write);
+static void (*on_kick)(void);
+static size_t kicks;
 
 /* --- what the shim promises --- */
 
@@ -104,6 +106,15 @@ bool shim_touch(unsigned long addr, bool write) {
     return true;
 }
 
+void shim_kick(void) {
+    void (*function)(void) = on_kick;
+
+    on_kick = NULL;
+    kicks++;
+    if (function)
+        function();
+}
+
 /* --- what the rest of the module does --- */
 
 bool dune_vcpu_is_door(const struct vm_area_struct* area) {
@@ -148,7 +159,8 @@ void logic_start(int max_level, bool accessed_bits, unsigned gpa_bits) {
     vmx.vcpu.proc = proc;
     memset(&vma, 0, sizeof(vma));
     on_touch = NULL;
-    shim_kicks = 0;
+    on_kick = NULL;
+    kicks = 0;
 }
 
 static void free_host_table(u64* table, int level) {
@@ -243,7 +255,7 @@ uint64_t logic_flush_gen(void) {
 }
 
 size_t logic_kicks(void) {
-    return shim_kicks;
+    return kicks;
 }
 
 int logic_set_slots(uint32_t first, uint32_t count, const uint32_t* va_slots) {
@@ -283,6 +295,10 @@ void logic_host_on_touch(void (*function)(uint64_t va, bool write)) {
     on_touch = function;
 }
 
+void logic_on_kick(void (*function)(void)) {
+    on_kick = function;
+}
+
 bool logic_try(uint64_t gpa, unsigned access) {
     return dune_mirror_try(&vmx.vcpu, gpa, access);
 }
@@ -319,4 +335,8 @@ bool logic_test_young(uint64_t va) {
 
 bool logic_clear_flush_young(uint64_t start, uint64_t end) {
     return dune_mirror_notifier_ops.clear_flush_young(&proc->notifier, &mm, start, end);
+}
+
+bool logic_clear_young(uint64_t start, uint64_t end) {
+    return dune_mirror_notifier_ops.clear_young(&proc->notifier, &mm, start, end);
 }

@@ -46,6 +46,8 @@ uint64_t logic_tables(void);            // that the process counts
 uint64_t logic_reachable_tables(void);  // that are reached from the root
 uint64_t logic_flush_gen(void);
 size_t logic_kicks(void);  // how often other CPUs were called
+// Called once, while they are.
+void logic_on_kick(void (*function)(void));
 
 int logic_set_slots(uint32_t first, uint32_t count, const uint32_t* va_slots);
 uint32_t logic_slot(uint32_t slot);
@@ -67,6 +69,7 @@ void logic_invalidate_start(uint64_t start, uint64_t end);
 void logic_invalidate_end(uint64_t start, uint64_t end);
 bool logic_test_young(uint64_t va);
 bool logic_clear_flush_young(uint64_t start, uint64_t end);
+bool logic_clear_young(uint64_t start, uint64_t end);
 
 #ifdef __cplusplus
 }

@@ -265,8 +265,8 @@ static inline bool signal_pending(const struct shim_task* task) {
 }
 #define zalloc_cpumask_var(mask, gfp) ((*(mask))[0] = 0, true)
 #define free_cpumask_var(mask) ((void)(mask))
-extern size_t shim_kicks; /* calls of other CPUs */
-#define smp_call_function_many(mask, fn, arg, wait) ((void)(mask), (void)(fn), (void)shim_kicks++)
+void shim_kick(void); /* calls other CPUs */
+#define smp_call_function_many(mask, fn, arg, wait) ((void)(mask), (void)(fn), shim_kick())
 
 struct mmu_notifier_range {
     unsigned long start, end;
