@@ -65,11 +65,14 @@ static __always_inline bool mirror_leaf(struct dune_leaf *leaf, u64 val, int shi
 	leaf->level = (shift - PAGE_SHIFT) / 9 + 1;
 	/*
 	 * The RW bit itself: shadow-stack pages are "writable" to Linux, and not to us. Only dirty
-	 * entries are writable in the mirror, so that a first write passes through Linux.
+	 * entries are writable in the mirror, so that a first write passes through Linux. Not so
+	 * those without a struct page, which nobody asks: a device should see the guest's write and
+	 * no touch of ours before it.
 	 */
 	leaf->access = DUNE_LEAF_READ | (val & _PAGE_NX ? 0 : DUNE_LEAF_EXEC) |
 		       mirror_type(val, shift);
-	if ((val & (_PAGE_RW | _PAGE_DIRTY)) == (_PAGE_RW | _PAGE_DIRTY))
+	if (likely((val & (_PAGE_RW | _PAGE_DIRTY)) == (_PAGE_RW | _PAGE_DIRTY)) ||
+	    (val & (_PAGE_RW | _PAGE_SPECIAL)) == (_PAGE_RW | _PAGE_SPECIAL))
 		leaf->access |= DUNE_LEAF_WRITE;
 	return true;
 }

@@ -17,7 +17,7 @@ constexpr uint64_t kPage = 1 << 12, k2M = 1 << 21, k1G = 1 << 30;
 
 // Entries of the host's page table (SDM table 4-20).
 constexpr uint64_t kPresent = 1, kWritable = 2, kUser = 4, kPwt = 8, kPcd = 16, kDirty = 64,
-                   kLarge = 128, kNx = uint64_t{1} << 63;
+                   kLarge = 128, kSpecial = 512, kNx = uint64_t{1} << 63;
 constexpr uint64_t kAll = kPresent | kWritable | kUser | kDirty;
 
 constexpr unsigned kR = LOGIC_READ, kW = LOGIC_WRITE, kX = LOGIC_EXEC;
@@ -84,6 +84,9 @@ TEST_F(Mirror, GivesWhatUserModeMayDo) {
     EXPECT_EQ(access_for(0x7000 | kPresent | kUser | kNx), kR | kWb);
     EXPECT_EQ(access_for(0x7000 | kPresent | kUser | kWritable | kNx), kR | kWb)
         << "clean: the first write goes through Linux";
+    EXPECT_EQ(access_for(0x7000 | kPresent | kUser | kWritable | kSpecial | kNx), kR | kW | kWb)
+        << "a device's: nobody asks whether it is dirty";
+    EXPECT_EQ(access_for(0x7000 | kPresent | kUser | kSpecial | kNx), kR | kWb);
     EXPECT_EQ(access_for(0x7000 | kPresent | kUser | kDirty | kNx), kR | kWb) << "a shadow stack";
     EXPECT_EQ(access_for(0x7000 | kPresent | kWritable | kDirty), 0U) << "the kernel's";
     EXPECT_EQ(access_for(0x7000 | (kAll & ~kPresent)), 0U) << "PROT_NONE";

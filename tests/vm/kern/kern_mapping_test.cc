@@ -138,6 +138,41 @@ TEST(Special, VdsoInTheGuest) {
                 (time[1].tv_sec == time[0].tv_sec && time[1].tv_nsec > time[0].tv_nsec));
 }
 
+TEST(Special, DeviceMemory) {
+    // The screen's memory. The first write to a page of a device is the guest's alone: the host
+    // does not try it by a touch of its own, which the device would see.
+    constexpr size_t kPages = 32;
+    constexpr size_t kText = 24 * kPage;  // at 0xb8000
+    const int fd = open("/dev/mem", O_RDWR | O_CLOEXEC);
+    if (fd < 0) {
+        GTEST_SKIP() << "no /dev/mem: " << strerror(errno);
+    }
+    void* const mapped =
+        mmap(nullptr, kPages * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0xa0000);
+    close(fd);
+    ASSERT_NE(mapped, MAP_FAILED) << strerror(errno);
+    auto* const p = static_cast<volatile char*>(mapped);
+    Machine::get().show_everything();
+    unsigned sum = 0;
+    guest::enter([&] {
+        for (size_t i = 0; i < kPages; i++) {
+            sum += static_cast<unsigned char>(p[i * kPage]);
+        }
+    });
+    const uint64_t before = ept_faults();
+    const End end = guest::enter([&] {
+        for (size_t i = 0; i < kPages; i++) {
+            p[i * kPage] = static_cast<char>('A' + i);
+        }
+    });
+    EXPECT_TRUE(end.left()) << end;
+    EXPECT_LE(ept_faults() - before, kOthers);
+    for (size_t i = kText / kPage; i < kPages; i++) {
+        EXPECT_EQ(p[i * kPage], static_cast<char>('A' + i)) << i;
+    }
+    munmap(mapped, kPages * kPage);
+}
+
 class Userfault : public testing::Test {
   protected:
     void open(int flags) {

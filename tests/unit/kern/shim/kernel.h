@@ -346,6 +346,7 @@ struct vm_area_struct* find_vma(struct mm_struct* mm, unsigned long addr);
 #define _PAGE_DIRTY BIT(6)
 #define _PAGE_PSE BIT(7)
 #define _PAGE_PAT BIT(7)
+#define _PAGE_SPECIAL BIT(9)
 #define _PAGE_PAT_LARGE BIT(12)
 #define _PAGE_NX BIT(63)
 #define PTE_PFN_MASK 0x000ffffffffff000ull
