@@ -36,7 +36,7 @@ namespace dune::vmtest {
 rseq_cs rseq_wait_section() {
     rseq_cs section{};
     section.start_ip = reinterpret_cast<uint64_t>(rseq_wait_begin);
-    section.post_commit_offset = static_cast<uint64_t>(rseq_wait_end - rseq_wait_begin);
+    section.post_commit_offset = reinterpret_cast<uint64_t>(rseq_wait_end) - section.start_ip;
     section.abort_ip = reinterpret_cast<uint64_t>(rseq_wait_abort);
     return section;
 }
