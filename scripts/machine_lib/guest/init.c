@@ -29,13 +29,24 @@ static void mount_at(const char* path, const char* type, const char* options) {
         fprintf(stderr, "machine: cannot mount %s: %s\n", path, strerror(errno));
 }
 
+// What QEMU's machines are given is there before anything is mounted, and may lie in /tmp.
+static void mount_tmp(void) {
+    if (rmdir("/tmp") < 0 && errno == ENOTEMPTY) {
+        chmod("/tmp", 01777);
+        if (mount("/tmp", "/tmp", NULL, MS_BIND, NULL) < 0)  // for change_root()
+            fprintf(stderr, "machine: cannot bind /tmp: %s\n", strerror(errno));
+    } else {
+        mount_at("/tmp", "tmpfs", "mode=1777");
+    }
+}
+
 static void mount_all(void) {
     mount_at("/dev", "devtmpfs", NULL);
     mount_at("/proc", "proc", NULL);
     mount_at("/sys", "sysfs", NULL);
     mount_at("/dev/pts", "devpts", "mode=620,gid=5,ptmxmode=666");
     mount_at("/dev/shm", "tmpfs", "mode=1777");
-    mount_at("/tmp", "tmpfs", "mode=1777");
+    mount_tmp();
     symlink("/proc/self/fd", "/dev/fd");
     symlink("/proc/self/fd/0", "/dev/stdin");
     symlink("/proc/self/fd/1", "/dev/stdout");
