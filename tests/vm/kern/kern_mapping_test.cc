@@ -144,9 +144,7 @@ TEST(Special, DeviceMemory) {
     constexpr size_t kPages = 32;
     constexpr size_t kText = 24 * kPage;  // at 0xb8000
     const int fd = open("/dev/mem", O_RDWR | O_CLOEXEC);
-    if (fd < 0) {
-        GTEST_SKIP() << "no /dev/mem: " << strerror(errno);
-    }
+    ASSERT_GE(fd, 0) << strerror(errno);
     void* const mapped =
         mmap(nullptr, kPages * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0xa0000);
     close(fd);
@@ -266,8 +264,8 @@ TEST_F(Userfault, AKilledWaiterGoes) {
     }
     stop_ = true;
     handler_.join();
-    const pid_t pid =
-        support::fork_or_end();  // UFFD_FEATURE_EVENT_FORK is off: the child has no handler at all
+    // UFFD_FEATURE_EVENT_FORK is off: the child has no handler at all.
+    const pid_t pid = support::fork_or_end();
     if (pid == 0) {
         const int fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
         uffdio_api api = {UFFD_API, 0, 0};
