@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
+#include <string>
 
 #include "guest.h"
 #include "support.h"
@@ -59,21 +61,40 @@ Counted count_in_the_guest() {
     return counted;
 }
 
-TEST(Clock, CountsInstructionsOnEachCpu) {
-    const Counted first = count_in_the_guest();
-    if (first.straight.median != first.nothing.median + 100) {
-        GTEST_SKIP() << "a hundred instructions take " << first.straight.median
-                     << " ticks, nothing " << first.nothing.median << ": this is hardware";
+bool is_exact(const Counted& counted) {
+    return counted.straight.median == counted.nothing.median + 100 &&
+           counted.exit.high == counted.exit.median &&  // nearly all are alike
+           counted.exit.median > counted.nothing.median + 50;
+}
+
+// Where another CPU is awake it takes part in the time, so that a count is a few off. Then all is
+// counted anew, after some time in which it may fall asleep.
+Counted count_while_others_sleep() {
+    constexpr int kTries = 30;
+    Counted counted = count_in_the_guest();
+    for (int i = 1; i < kTries && !is_exact(counted); i++) {
+        usleep(20'000);
+        counted = count_in_the_guest();
     }
+    return counted;
+}
+
+TEST(Clock, CountsInstructionsOnEachCpu) {
+    // What scripts/machine tells the kernel of the emulator's clock.
+    if (support::read_file("/proc/cmdline").find("tsc_early_khz=50000") == std::string::npos)
+        GTEST_SKIP() << "this is hardware";
+    std::optional<Counted> first;
     for (int cpu = 0; cpu < sysconf(_SC_NPROCESSORS_ONLN); cpu++) {
         SCOPED_TRACE(cpu);
         ASSERT_TRUE(support::pin_to(cpu));
-        const Counted counted = count_in_the_guest();
+        const Counted counted = count_while_others_sleep();
         EXPECT_EQ(counted.straight.median - counted.nothing.median, 100U);
-        EXPECT_EQ(counted.exit.median, first.exit.median);
-        EXPECT_EQ(counted.system_call.median, first.system_call.median);
         EXPECT_EQ(counted.exit.high, counted.exit.median) << "nearly all are alike";
         EXPECT_GT(counted.exit.median, counted.nothing.median + 50) << "it is an exit";
+        if (!first)
+            first = counted;
+        EXPECT_EQ(counted.exit.median, first->exit.median);
+        EXPECT_EQ(counted.system_call.median, first->system_call.median);
     }
 }
 
