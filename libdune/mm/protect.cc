@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: MIT
 // dune_vm_mprotect and dune_vm_unmap: change and remove leaves.
+//
+// Compiled without vector registers: page-fault handlers for which they are not saved call
+// dune_vm_mprotect. What may allocate or free memory goes by dune_keep_vectors().
+#include "protect.h"
+
 #include <algorithm>
 #include <cerrno>
 
@@ -197,7 +202,17 @@ bool protect_known(ptent_t* root, std::uint64_t first, std::uint64_t last,
         flush_tlb_range(range.first, range.last);
         return 0;
     }
-    return change_leaves(root, range, change);
+    // Large pages may have to be cut, which takes memory.
+    struct Leaves {
+        ptent_t* root;
+        VaRange range;
+        const Protect& change;
+    } leaves{root, range, change};
+    const auto change_them = [](void* argument) {
+        const auto* const all = static_cast<Leaves*>(argument);
+        return change_leaves(all->root, all->range, all->change);
+    };
+    return dune_keep_vectors(change_them, &leaves);
 }
 
 }  // namespace
@@ -222,6 +237,9 @@ int dune_vm_mprotect(ptent_t* root, void* va, size_t len, int perm) {
     }
     return protect_slow(root, va, len, perm);
 }
+
+int dune_vm_mprotect_keeping_vectors(ptent_t* root, void* va, size_t len, int perm)
+    __attribute__((alias("dune_vm_mprotect")));
 
 int dune_vm_unmap(ptent_t* root, void* va, size_t len) {
     VaRange range;

@@ -11,6 +11,7 @@
  * From ring 3 a frame moves to the stack of dune_jump_to_user().
  */
 #include "entry.h"
+#include "pgflt.h"
 
 	.text
 
@@ -38,27 +39,6 @@
 	call	dune_owner_is_gone
 	test	%eax, %eax
 	jnz	\dead
-.endm
-
-/* The same on the stack; rbx keeps the stack pointer. */
-.macro TRAP_FPU_SAVE_ON_STACK
-	mov	%rsp, %rbx
-	.cfi_def_cfa_register %rbx
-	mov	dune_fpu_area_size(%rip), %eax
-	sub	%rax, %rsp
-	and	$-64, %rsp
-	mov	%rsp, %r12
-	/* The header has to be 0 for XRSTOR (SDM vol. 1, 13.8.1). */
-	.irp	word, 0, 8, 16, 24, 32, 40, 48, 56
-	movq	$0, 512 + \word(%r12)
-	.endr
-	FPU_SAVE_FULL
-.endm
-
-.macro TRAP_FPU_LOAD_FROM_STACK
-	FPU_LOAD legacy
-	mov	%rbx, %rsp
-	.cfi_def_cfa_register %rsp
 .endm
 
 /* The vector state of ring 3, to the area that belongs to it. */
@@ -168,129 +148,6 @@
 	iretq
 .endm
 
-/*
- * Page fault. From ring 0 and of a present page, this is the short way to the handler. kind:
- * "preserve" saves the vector state around the handler, "general" has a handler that does not need
- * it. Entered at _ring0 as long as there is no ring 3.
- *
- * One look tells all that is unusual: in rax, bit 0 is set if the page is not present, bit 14 if
- * the fault is Linux' doing, and all bits from 16 on are. An area that is free has bits 0 and 14 in
- * its owner's place; one that is not has an address there, which is above 64 KiB.
- */
-.macro PGFLT kind, variant
-FUNCTION dune_pgflt_\kind\()_\variant
-	testb	$3, 16(%rsp)
-	jnz	dune_pgflt_user_\variant
-	.globl	dune_pgflt_\kind\()_\variant\()_ring0
-	.hidden	dune_pgflt_\kind\()_\variant\()_ring0
-dune_pgflt_\kind\()_\variant\()_ring0:
-	subb	$1, %gs:TH_IST1_BYTE1
-	jc	dune_nested_pgflt
-	MOVE_HARDWARE_FRAME
-	push	%rax
-	PUSH_REGS
-	mov	%gs:IST_ERR, %esi
-	addb	$1, %gs:TH_IST1_BYTE1
-	.cfi_startproc
-	.cfi_signal_frame
-	CFI_FRAME
-	cld
-	mov	%cr2, %rdi
-	lea	-0x10001(%rsi), %rax
-.ifc \kind,general
-	test	$FPU_FREE, %eax
-	jnz	.Lunusual_\kind\()_\variant
-.Lcall_\kind\()_\variant:
-	mov	%rsp, %rdx
-	call	*dune_pgflt_handler(%rip)
-.else
-	mov	%gs:TH_TRAP_FPU, %r12
-	test	%rax, FPU_OWNER(%r12)
-	jnz	.Lunusual_\kind\()_\variant
-.Lcall_\kind\()_\variant:
-	mov	%rsp, FPU_OWNER(%r12)
-	FPU_SAVE \variant
-	mov	%rsp, %rdx
-	call	*dune_pgflt_handler(%rip)
-	TRAP_FPU_LOAD \variant
-.endif
-.Lreturn_\kind\()_\variant:
-	RETURN_RING0 \variant
-
-.Lunusual_\kind\()_\variant:
-	lea	dune_owner_probe(%rip), %rax
-	cmp	%rax, TF_RIP(%rsp)
-	je	.Lprobe_\kind\()_\variant
-	testb	$1, %sil		/* not present: may be a GiB that was not mapped yet */
-	jz	.Labsent_\kind\()_\variant
-.Lpresent_\kind\()_\variant:
-	btr	$FROM_HOST_BIT, %esi
-	jc	.Lfrom_host_\kind\()_\variant
-.ifc \kind,general
-	jmp	.Lcall_\kind\()_\variant
-.else
-	testb	$1, FPU_OWNER(%r12)
-	jnz	.Lcall_\kind\()_\variant
-	TRAP_FPU_CHECK_OWNER .Lcall_\kind\()_\variant
-	TRAP_FPU_SAVE_ON_STACK
-	mov	%rbx, %rdx
-	call	*dune_pgflt_handler(%rip)
-	TRAP_FPU_LOAD_FROM_STACK
-	jmp	.Lreturn_\kind\()_\variant
-.endif
-
-.Lfrom_host_\kind\()_\variant:
-	FLAGS_RING0			/* as for .Lbad_stack */
-	TRAP_FPU_SAVE_ON_STACK
-	mov	%rbx, %rdx
-	mov	%r12, %rcx
-	call	dune_pgflt_from_host
-	TRAP_FPU_LOAD_FROM_STACK
-	jmp	.Lreturn_\kind\()_\variant
-
-.Labsent_\kind\()_\variant:
-	mov	%rdi, %rax
-	shr	$30, %rax
-	cmp	$(1 << 17), %rax
-	jae	.Lpresent_\kind\()_\variant
-	bt	%rax, dune_slot_mapped(%rip)
-	jnc	.Lfix_\kind\()_\variant
-	mov	%cr3, %rax
-	xor	dune_pgroot_cr3(%rip), %rax
-	shr	$12, %rax		/* the PCID may differ */
-	jnz	.Lfix_\kind\()_\variant
-	mov	dune_slot_epoch(%rip), %rax
-	cmp	%gs:TH_SLOT_EPOCH, %rax	/* mapped after the fault, perhaps */
-	je	.Lpresent_\kind\()_\variant
-.Lfix_\kind\()_\variant:
-	mov	%rsp, %rbx
-	.cfi_def_cfa_register %rbx
-	mov	%rdi, %r13
-	mov	%esi, %r14d
-	mov	%gs:TH_FIX_STACK, %rsp
-	push	%rax			/* a multiple of 16 */
-	mov	%gs:TH_FIX_FPU, %r12
-	FPU_SAVE_FULL
-	call	dune_fix_absent
-	mov	%eax, %r15d
-	FPU_LOAD legacy
-	mov	%rbx, %rsp
-	.cfi_def_cfa_register %rsp
-	test	%r15b, %r15b
-	jnz	.Lreturn_\kind\()_\variant
-	mov	%gs:TH_TRAP_FPU, %r12
-	mov	%r13, %rdi
-	mov	%r14d, %esi
-	jmp	.Lpresent_\kind\()_\variant
-
-.Lprobe_\kind\()_\variant:
-	lea	dune_owner_is_gone_yes(%rip), %rax
-	mov	%rax, TF_RIP(%rsp)
-	jmp	.Lreturn_\kind\()_\variant
-	.cfi_endproc
-	END dune_pgflt_\kind\()_\variant
-.endm
-
 .macro ENTRY_CODE variant
 
 /*
@@ -326,12 +183,12 @@ dune_trap_return_\variant:
 
 .Ltrap_area_taken_\variant:
 	TRAP_FPU_CHECK_OWNER .Ltrap_take_area_\variant
-	TRAP_FPU_SAVE_ON_STACK
+	FPU_SAVE_ON_STACK
 	mov	%rbx, %rdi
 	mov	%r12, %rdx
 	lea	dune_intr_handlers(%rip), %rax
 	call	*(%rax,%rsi,8)
-	TRAP_FPU_LOAD_FROM_STACK
+	FPU_LOAD_FROM_STACK
 	jmp	dune_trap_return_\variant
 .Ltrap_take_area_\variant:
 	movq	$FPU_FREE, FPU_OWNER(%r12)
@@ -381,7 +238,7 @@ FUNCTION dune_pgflt_user_\variant
 	mov	%rsp, %rdx
 	btr	$FROM_HOST_BIT, %esi
 	jc	.Lpgflt_user_host_\variant
-	call	*dune_pgflt_handler(%rip)
+	call	*PGFLT_HANDLER_VECTORS(%rip)
 	jmp	.Luser_done_\variant
 .Lpgflt_user_host_\variant:
 	mov	%r12, %rcx
@@ -473,6 +330,8 @@ dune_pgflt_begin:
 	PGFLT general, fast
 	PGFLT preserve, legacy
 	PGFLT general, legacy
+	PGFLT_SCRATCH fast
+	PGFLT_SCRATCH legacy
 dune_pgflt_end:
 dune_entry_end:
 

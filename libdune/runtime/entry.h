@@ -7,6 +7,11 @@
  */
 #include "layout.h"
 
+/* The page-fault handler, for the entries that save what it needs (handler_scan.h). */
+#define PGFLT_HANDLER_SCRATCH dune_pgflt_handlers
+#define PGFLT_HANDLER_FRAME dune_pgflt_handlers + 8
+#define PGFLT_HANDLER_VECTORS dune_pgflt_handlers + 16
+
 .macro FUNCTION name
 	.globl	\name
 	.hidden	\name
@@ -76,6 +81,22 @@
 	.cfi_offset	%rsp, TF_RSP - TF_SIZE
 .endm
 
+/* Where the stack pointer is at what a page fault saves at least: nine registers, the hardware's words. */
+.macro CFI_SCRATCH_FRAME
+	.cfi_def_cfa	%rsp, 15 * 8
+	.cfi_offset	%rdi, -15 * 8
+	.cfi_offset	%rsi, -14 * 8
+	.cfi_offset	%rdx, -13 * 8
+	.cfi_offset	%rcx, -12 * 8
+	.cfi_offset	%r8, -11 * 8
+	.cfi_offset	%r9, -10 * 8
+	.cfi_offset	%r10, -9 * 8
+	.cfi_offset	%r11, -8 * 8
+	.cfi_offset	%rax, -7 * 8
+	.cfi_offset	%rip, TF_RIP - TF_SIZE
+	.cfi_offset	%rsp, TF_RSP - TF_SIZE
+.endm
+
 /*
  * Save the vector state to the area in r12, and load it from there. Clobbers rax. What is in edx
  * does not matter: XCR0, which masks it, has no bit above 31 (SDM vol. 1, 13.3).
@@ -113,6 +134,27 @@
 	fxrstor64 (%r12)
 .Lloaded\@:
 .endif
+.endm
+
+/* Save it on the stack, to r12; rbx keeps the stack pointer. Clobbers rax. And load it from there. */
+.macro FPU_SAVE_ON_STACK
+	mov	%rsp, %rbx
+	.cfi_def_cfa_register %rbx
+	mov	dune_fpu_area_size(%rip), %eax
+	sub	%rax, %rsp
+	and	$-64, %rsp
+	mov	%rsp, %r12
+	/* The header has to be 0 for XRSTOR (SDM vol. 1, 13.8.1). */
+	.irp	word, 0, 8, 16, 24, 32, 40, 48, 56
+	movq	$0, 512 + \word(%r12)
+	.endr
+	FPU_SAVE_FULL
+.endm
+
+.macro FPU_LOAD_FROM_STACK
+	FPU_LOAD legacy
+	mov	%rbx, %rsp
+	.cfi_def_cfa_register %rsp
 .endm
 
 /* From ring 3's FS base to ring 0's, and back. Clobbers rax (and rcx, rdx). */

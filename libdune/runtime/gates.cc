@@ -12,6 +12,8 @@ extern const char dune_pgflt_preserve_fast[], dune_pgflt_preserve_legacy[];
 extern const char dune_pgflt_general_fast[], dune_pgflt_general_legacy[];
 extern const char dune_pgflt_preserve_fast_ring0[], dune_pgflt_preserve_legacy_ring0[];
 extern const char dune_pgflt_general_fast_ring0[], dune_pgflt_general_legacy_ring0[];
+extern const char dune_pgflt_scratch_fast[], dune_pgflt_scratch_legacy[];
+extern const char dune_pgflt_scratch_fast_ring0[], dune_pgflt_scratch_legacy_ring0[];
 extern const char dune_lstar_fast[], dune_lstar_legacy[];
 extern const char dune_double_fault[];
 }
@@ -26,7 +28,7 @@ struct Gate {
 
 alignas(4096) Gate idt[DUNE_NR_VECTORS];
 bool fast_entry;
-bool page_faults_general;
+HandlerNeeds page_fault_needs = HandlerNeeds::Vectors;
 bool ring3;
 
 /** What differs between the entries of one vector is in `low`, which is written at once. */
@@ -43,14 +45,16 @@ void set_gate(unsigned vector, const char* entry, unsigned ist) noexcept {
 }
 
 const char* page_fault_entry() noexcept {
-    static constexpr const char* kEntries[2][2][2] = {
-        // [general][fast][ring 3]
-        {{dune_pgflt_preserve_legacy_ring0, dune_pgflt_preserve_legacy},
-         {dune_pgflt_preserve_fast_ring0, dune_pgflt_preserve_fast}},
+    static constexpr const char* kEntries[3][2][2] = {
+        // [HandlerNeeds][fast][ring 3]
+        {{dune_pgflt_scratch_legacy_ring0, dune_pgflt_scratch_legacy},
+         {dune_pgflt_scratch_fast_ring0, dune_pgflt_scratch_fast}},
         {{dune_pgflt_general_legacy_ring0, dune_pgflt_general_legacy},
          {dune_pgflt_general_fast_ring0, dune_pgflt_general_fast}},
+        {{dune_pgflt_preserve_legacy_ring0, dune_pgflt_preserve_legacy},
+         {dune_pgflt_preserve_fast_ring0, dune_pgflt_preserve_fast}},
     };
-    return kEntries[page_faults_general ? 1 : 0][fast_entry ? 1 : 0][ring3 ? 1 : 0];
+    return kEntries[static_cast<unsigned>(page_fault_needs)][fast_entry ? 1 : 0][ring3 ? 1 : 0];
 }
 
 }  // namespace
@@ -65,8 +69,8 @@ void gates_init(bool fast) noexcept {
     set_gate(T_PGFLT, page_fault_entry(), kIstTrap);
 }
 
-void gate_page_faults(bool general_regs) noexcept {
-    page_faults_general = general_regs;
+void gate_page_faults(HandlerNeeds needs) noexcept {
+    page_fault_needs = needs;
     set_gate(T_PGFLT, page_fault_entry(), kIstTrap);
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "handler_scan.h"
 #include "tables.h"
 
 namespace dune::rt {
@@ -15,8 +16,8 @@ constexpr unsigned kIstDoubleFault = 2;
 /** Fill the table. fast: with the fast form of the entry code. */
 void gates_init(bool fast) noexcept;
 
-/** Have page faults preserve vector registers around the handler, or general ones alone. */
-void gate_page_faults(bool general_regs) noexcept;
+/** Have page faults save what their handler needs. */
+void gate_page_faults(HandlerNeeds needs) noexcept;
 
 /** For LIDT. */
 TablePointer idt_pointer() noexcept;

@@ -7,7 +7,6 @@
 
 extern "C" {
 extern dune::rt::TrapHandler dune_intr_handlers[DUNE_NR_VECTORS];
-extern dune_pgflt_cb dune_pgflt_handler;
 extern dune_syscall_cb dune_syscall_handler;
 }
 
@@ -27,7 +26,7 @@ void restore_handler(unsigned vector, SavedHandler handler) noexcept {
 }
 
 dune_pgflt_cb exchange_page_fault_handler(dune_pgflt_cb handler) noexcept {
-    const dune_pgflt_cb before = rt::has_pgflt_handler() ? dune_pgflt_handler : nullptr;
+    const dune_pgflt_cb before = rt::page_fault_handler();
     dune_register_pgflt_handler(handler);
     return before;
 }

@@ -120,7 +120,7 @@ void set_monitor(const Monitor& wanted) noexcept {
         for (unsigned vector = 0; vector < 32; ++vector)
             if (vector != T_PGFLT && vector != T_DBLFLT)
                 rt::set_trap_handler(vector, on_exception);
-        dune_register_pgflt_handler(on_page_fault);
+        rt::set_page_fault_handler(on_page_fault, rt::HandlerNeeds::Vectors);
     }
     if (monitor.signals_pending != nullptr)
         rt::set_trap_handler(rt::kMonitorVector, on_signals);

@@ -238,7 +238,7 @@ extern "C" __attribute__((visibility("hidden"))) bool dune_fix_absent(std::uintp
     if (mm::is_table(pml4) && mm::load(mm::PoolSpace::table(PTE_ADDR(pml4)) + PDX(2, va)) != 0)
         return (mm::load(mm::find<mm::PoolSpace>(root, va).slot) & PTE_P) != 0;
     // Without map_full a page-fault handler of the program is asked about new ones.
-    if ((!rt::process.map_full && rt::has_pgflt_handler()) || !rt::linux_maps(va))
+    if ((!rt::process.map_full && rt::page_fault_handler() != nullptr) || !rt::linux_maps(va))
         return false;
     return rt::ring0_map_slot(root, slot) == 0;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "trap.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 
@@ -18,7 +19,9 @@ extern const char dune_user_cmpxchg_insn[], dune_user_cmpxchg_fixup[];
 
 // What it calls.
 __attribute__((visibility("hidden"))) dune::rt::TrapHandler dune_intr_handlers[DUNE_NR_VECTORS];
-__attribute__((visibility("hidden"))) dune_pgflt_cb dune_pgflt_handler;
+// The page-fault handler, by what is saved where it is called: an entry that runs while the handler
+// is changed finds one for which it saves enough, if not the new one.
+__attribute__((visibility("hidden"))) dune_pgflt_cb dune_pgflt_handlers[3];
 __attribute__((visibility("hidden"))) dune_syscall_cb dune_syscall_handler;
 }
 
@@ -90,15 +93,6 @@ void* saved_vector_state(const dune_tf& tf) noexcept {
     return reinterpret_cast<void*>((frame - fpu_area_size()) & ~std::uint64_t{63});
 }
 
-void set_pgflt(dune_pgflt_cb cb, bool general_regs) noexcept {
-    // Between the two, the entry that preserves more must not meet the other's handler.
-    if (!general_regs)
-        gate_page_faults(false);
-    __atomic_store_n(&dune_pgflt_handler, cb, __ATOMIC_RELEASE);
-    if (general_regs)
-        gate_page_faults(true);
-}
-
 }  // namespace
 
 FaultSignal signal_of_exception(unsigned vector) noexcept {
@@ -152,15 +146,26 @@ void traps_init(bool fast) noexcept {
         if (dune_intr_handlers[vector] == nullptr)
             dune_intr_handlers[vector] = default_handler(vector);
     dune_intr_handlers[DUNE_SIGNAL_INTR_BASE] = default_trap;
-    if (dune_pgflt_handler == nullptr)
-        dune_pgflt_handler = default_pgflt;
+    if (page_fault_handler() == nullptr)
+        set_page_fault_handler(default_pgflt, HandlerNeeds::Vectors);
     if (dune_syscall_handler == nullptr)
         dune_syscall_handler = default_syscall;
     gates_init(fast);
 }
 
-bool has_pgflt_handler() noexcept {
-    return dune_pgflt_handler != default_pgflt;
+void set_page_fault_handler(dune_pgflt_cb cb, HandlerNeeds needs) noexcept {
+    for (auto level = static_cast<unsigned>(HandlerNeeds::Vectors);; --level) {
+        __atomic_store_n(&dune_pgflt_handlers[level], cb, __ATOMIC_RELEASE);
+        if (level == static_cast<unsigned>(needs))
+            break;
+    }
+    gate_page_faults(needs);
+}
+
+dune_pgflt_cb page_fault_handler() noexcept {
+    const dune_pgflt_cb cb = __atomic_load_n(
+        &dune_pgflt_handlers[static_cast<unsigned>(HandlerNeeds::Vectors)], __ATOMIC_ACQUIRE);
+    return cb == default_pgflt ? nullptr : cb;
 }
 
 }  // namespace dune::rt
@@ -177,8 +182,8 @@ __attribute__((visibility("hidden"))) void dune_pgflt_from_host(std::uintptr_t a
         return;
     if (self()->page->fault_si_code == SEGV_MAPERR)
         fec &= ~FEC_P;
-    if (has_pgflt_handler()) {
-        dune_pgflt_handler(addr, fec, tf);
+    if (const dune_pgflt_cb cb = page_fault_handler(); cb != nullptr) {
+        cb(addr, fec, tf);
         return;
     }
     const FaultSignal what = signal_of_page_fault(addr, fec, *tf);
@@ -197,11 +202,19 @@ int dune_register_intr_handler(int vec, dune_intr_cb cb) {
 }
 
 void dune_register_pgflt_handler(dune_pgflt_cb cb) {
-    set_pgflt(cb == nullptr ? default_pgflt : cb, false);
+    // The default one looks for the vector registers that were saved.
+    if (cb == nullptr)
+        set_page_fault_handler(default_pgflt, HandlerNeeds::Vectors);
+    else
+        set_page_fault_handler(cb, scan_handler(reinterpret_cast<const void*>(cb)));
 }
 
 void dune_register_pgflt_handler_general_regs(dune_pgflt_cb cb) {
-    set_pgflt(cb == nullptr ? default_pgflt : cb, cb != nullptr);
+    if (cb == nullptr)
+        set_page_fault_handler(default_pgflt, HandlerNeeds::Vectors);
+    else
+        set_page_fault_handler(
+            cb, std::min(scan_handler(reinterpret_cast<const void*>(cb)), HandlerNeeds::Frame));
 }
 
 void dune_register_syscall_handler(dune_syscall_cb cb) {

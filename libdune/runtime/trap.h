@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "handler_scan.h"
 #include "kern/dune.h"
 #include "libdune/dune.h"
 
@@ -45,8 +46,10 @@ bool user_compare_exchange(std::uint32_t* word, std::uint32_t from, std::uint32_
 /** Default handlers, and the interrupt table. fast: with the fast form of the entry code. */
 void traps_init(bool fast) noexcept;
 
-/** Has the program registered a page-fault handler? */
-bool has_pgflt_handler() noexcept;
+/** Register a page-fault handler, for which is saved what it needs. For all threads. */
+void set_page_fault_handler(dune_pgflt_cb cb, HandlerNeeds needs) noexcept;
+/** The page-fault handler that the program has registered, or null. */
+dune_pgflt_cb page_fault_handler() noexcept;
 
 /**
  * Do what Linux would do about a fault in the guest: call the program's handler of the signal, in

@@ -68,6 +68,16 @@ enum {
     CREATE_BIG_1GB = 3, /**< the tables down to a 1 GiB entry */
 };
 
+/*
+ * For what traps call: its address is found when the program starts, so that no trap ends up in the
+ * dynamic linker, and no trap has to reckon with it.
+ */
+#ifdef __GNUC__
+#define DUNE_NO_LAZY_BINDING __attribute__((noplt))
+#else
+#define DUNE_NO_LAZY_BINDING
+#endif
+
 /* Bound for dune_vm_page_walk() over everything. */
 #define VA_START ((void*)0)
 #define VA_END ((void*)-1)
@@ -89,8 +99,9 @@ int dune_vm_map_pages(ptent_t* root, void* va, size_t len, int perm);
  *
  * A page that is shared with a clone stays copy-on-write when PERM_W is asked for.
  * @return also -EINVAL if nothing at all is mapped in the range.
+ * Context: host mode, ring 0, trap. Vector registers are preserved.
  */
-int dune_vm_mprotect(ptent_t* root, void* va, size_t len, int perm);
+int dune_vm_mprotect(ptent_t* root, void* va, size_t len, int perm) DUNE_NO_LAZY_BINDING;
 
 /**
  * Unmap [va, va + len), dropping the references to pages of the pool.
