@@ -46,7 +46,9 @@ class Code:
                 self.code[address] = Instruction(old.mnemonic, old.operands, re.sub(r"-0x[0-9a-f]+$", "", match[1]))
             elif match := INSTRUCTION.match(line):
                 address = int(match[1], 16)
-                self.code[address] = Instruction(match[2], match[3], "")
+                # A linker makes "addr32 call" of a call by the global offset table.
+                words = f"{match[2]} {match[3]}".removeprefix("addr32 ").split(maxsplit=1)
+                self.code[address] = Instruction(words[0], words[1] if len(words) > 1 else "", "")
             elif match := SYMBOL.match(line):
                 self.symbols[match[2]] = int(match[1], 16)
         addresses = sorted(self.code)
