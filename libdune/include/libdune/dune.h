@@ -209,10 +209,10 @@ int dune_register_signal_handler(int signum, dune_intr_cb cb);
  * Call cb for page faults: of the page tables, and of Linux (where a segmentation fault would
  * be sent).
  * It may use vector registers and read and change the frame. Its code is looked at here: vector
- * registers are not saved for one that names none, nor in what it calls, and only those registers that
- * a function may change for one that looks at no frame and needs no others. Calls of dune_vm_mprotect()
- * are fine for that; by pointers, of system calls and of what is bound lazily are not, so that all is
- * saved. Who changes the handler's code afterwards registers it again.
+ * registers are not saved for one that names none, nor in what it calls, and only those registers
+ * that a function may change for one that looks at no frame and needs no others. Calls of
+ * dune_vm_mprotect() are fine for that; by pointers, of system calls and of what is bound lazily
+ * are not, so that all is saved. Who changes the handler's code afterwards registers it again.
  * @param cb gets the address, the error code (FEC_*) and the frame. NULL: the default.
  * Context: host mode, ring 0, trap. For all threads.
  */
