@@ -302,6 +302,20 @@ TEST_F(RuntimeHandler, FaultsInAHandler) {
     EXPECT_EQ(hits, 1);
 }
 
+// The entry's own fault, on the stack, comes before the handler hears of the program's.
+TEST_F(RuntimeHandler, OnAStackInANewGib) {
+    dune_register_pgflt_handler(needs_scratch);
+    for (const int perm : {PERM_R, PERM_NONE}) {
+        hits = 0;
+        ASSERT_EQ(dune_vm_mprotect(pgroot, pages.at(), PGSIZE, perm), 0);
+        write_on_new_stack(pages.at() + 123);
+        EXPECT_EQ(hits, 1);
+        EXPECT_EQ(last_address, pages.address() + 123);
+        EXPECT_EQ(last_code, perm == PERM_R ? FEC_P | FEC_W : FEC_W);
+        EXPECT_EQ(pages.at()[123], 7);
+    }
+}
+
 // Handlers of each kind are registered in turn while threads fault: none meets an entry that saves
 // less than it needs.
 TEST_F(RuntimeHandler, ChangedWhileThreadsFault) {

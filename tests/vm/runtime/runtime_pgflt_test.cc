@@ -269,21 +269,6 @@ TEST_F(RuntimePgflt, NewMemoryOnTablesOfTheProgram) {
     dune_vm_free(copy);
 }
 
-/** Write to an address on a stack in a GiB where nothing was before. */
-void write_on_new_stack(volatile char* address) {
-    static std::uintptr_t gib = 0x234500000000;
-    gib += std::uintptr_t{1} << 30;
-    Pages stack(4, PROT_READ | PROT_WRITE, reinterpret_cast<void*>(gib));
-    asm volatile(
-        "mov %%rsp, %%rbx\n\t"
-        "mov %[top], %%rsp\n\t"
-        "movb $7, (%[address])\n\t"
-        "mov %%rbx, %%rsp"
-        :
-        : [top] "r"(stack.address(4)), [address] "r"(address)
-        : "rbx", "memory");
-}
-
 // The entry's own fault, on the stack, hides the address of the program's. Each in turn: rights
 // that lack, a page that is not present, and Linux' refusal.
 TEST_F(RuntimePgflt, FaultOnAStackInANewGib) {

@@ -60,4 +60,18 @@ Pages::~Pages() {
     munmap(base_, size_);
 }
 
+void write_on_new_stack(volatile char* address) {
+    static std::uintptr_t gib = 0x234500000000;
+    gib += std::uintptr_t{1} << 30;
+    Pages stack(4, PROT_READ | PROT_WRITE, reinterpret_cast<void*>(gib));
+    asm volatile(
+        "mov %%rsp, %%rbx\n\t"
+        "mov %[top], %%rsp\n\t"
+        "movb $7, (%[address])\n\t"
+        "mov %%rbx, %%rsp"
+        :
+        : [top] "r"(stack.address(4)), [address] "r"(address)
+        : "rbx", "memory");
+}
+
 }  // namespace dune::test

@@ -54,4 +54,7 @@ class Pages {
     std::size_t size_;
 };
 
+/** Write to an address while the stack pointer is in a GiB where nothing was before. */
+void write_on_new_stack(volatile char* address);
+
 }  // namespace dune::test
