@@ -148,8 +148,18 @@ def terminated(signum, _frame):
     raise SystemExit(128 + signum)
 
 
+def open_standard_streams():
+    """Gives a closed standard stream an end, so that nothing else which is opened later becomes it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
 def main(arguments=None):
     """Runs the program; returns its exit status."""
+    open_standard_streams()
     signal.signal(signal.SIGTERM, terminated)
     signal.signal(signal.SIGHUP, terminated)
     options = parser().parse_args(arguments)

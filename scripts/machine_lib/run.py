@@ -6,7 +6,6 @@ import os
 import pathlib
 import select
 import shutil
-import stat
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from . import backends, channels, console, emulator, kernel_log, kernels, kmodul
 from .backends import bochs27, native
 from .bochs_build import CannotBuild
 from .errors import STATUS_KERNEL_LOG, STATUS_MACHINE, STATUS_TIMEOUT, MachineError
+from .standard_input import StandardInput
 
 START_SECONDS = 60
 """Between the start of the process and the machine's first sign of life, at most."""
@@ -82,20 +82,20 @@ def logs():
 
 def attempt(backend, prepared, request, work):
     """Starts the machine, once more when its saved state is found to be unusable."""
-    machine = Machine(backend, prepared, request, work)
-    if machine.run() or not backend.unusable(prepared, work):
-        return machine.finish()
-    shutil.rmtree(work / "state", ignore_errors=True)
-    machine = Machine(backend, prepared, request, work)
-    machine.run()
+    with contextlib.closing(StandardInput(request.interactive)) as stdin:
+        machine = Machine(backend, prepared, request, work, stdin)
+        if not machine.run() and backend.unusable(prepared, work):
+            shutil.rmtree(work / "state", ignore_errors=True)
+            machine = Machine(backend, prepared, request, work, stdin)
+            machine.run()
     return machine.finish()
 
 
 class Machine:
     """A started machine and what it has told so far."""
 
-    def __init__(self, backend, prepared, request, work):
-        self.backend, self.prepared, self.request, self.work = backend, prepared, request, work
+    def __init__(self, backend, prepared, request, work, stdin):
+        self.backend, self.prepared, self.request, self.work, self.stdin = backend, prepared, request, work, stdin
         self.process = None
         self.console = emulator.Console(work / "console")
         self.panic = False
@@ -107,10 +107,9 @@ class Machine:
     def open_ends(self):
         """A file descriptor for each channel."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        stdin = 0 if self.request.interactive or stat.S_ISREG(os.fstat(0).st_mode) else None
         return {
             channels.PAYLOAD: os.open(self.path("payload"), os.O_RDONLY | os.O_CLOEXEC),
-            channels.STDIN: os.dup(stdin) if stdin is not None else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),
+            channels.STDIN: os.dup(self.stdin.descriptor),
             channels.STDOUT: os.dup(1),
             channels.STDERR: os.dup(2),
             channels.RESULTS: os.open(self.path("results"), flags),
@@ -127,6 +126,7 @@ class Machine:
         finally:
             for descriptor in ends.values():
                 os.close(descriptor)
+        self.stdin.begin()
         try:
             with terminal.raw() if self.request.interactive else contextlib.nullcontext():
                 self.watch()

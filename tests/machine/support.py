@@ -21,8 +21,9 @@ LIMIT_SECONDS = 600
 
 def machine(*arguments, cache=None, **options):
     """Runs scripts/machine to its end; the result has text in stdout and stderr."""
-    return subprocess.run([MACHINE, *map(str, arguments)], env=environment(cache), stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False, **options)
+    defaults = {"stdin": subprocess.DEVNULL, "text": True} if "input" not in options else {"text": True}
+    return subprocess.run([MACHINE, *map(str, arguments)], env=environment(cache), capture_output=True,
+                          timeout=LIMIT_SECONDS, check=False, **{**defaults, **options})
 
 
 def run(*arguments, cache=None, **options):
@@ -30,10 +31,10 @@ def run(*arguments, cache=None, **options):
     return machine("run", "--no-module", *arguments, cache=cache, **options)
 
 
-def start(*arguments, cache=None):
+def start(*arguments, cache=None, stdin=subprocess.DEVNULL):
     """The same in the background. Ctrl-C reaches it, even where the tests themselves ignore it as a shell's job."""
     return subprocess.Popen([MACHINE, "run", "--no-module", *map(str, arguments)], env=environment(cache),
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 

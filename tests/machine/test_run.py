@@ -7,7 +7,7 @@ import subprocess
 import unittest
 
 import support
-from support import MACHINE, run, start
+from support import run, start
 
 
 class Run(support.Case):
@@ -39,13 +39,6 @@ class Run(support.Case):
                 self.assertIsNone(process.poll())
             finally:
                 process.terminate()
-
-    def test_input_is_a_file(self):
-        (self.scratch / "input").write_text("some\nlines\n")
-        with open(self.scratch / "input", encoding="ascii") as file:
-            result = subprocess.run([MACHINE, "run", "--no-module", "--", "cat"], stdin=file, capture_output=True,
-                                    text=True, check=False)
-        self.assertEqual(result.stdout, "some\nlines\n")
 
     def test_a_host_path_in_the_command_is_there(self):
         script = self.scratch / "script"

@@ -14,10 +14,10 @@ COPY_SECONDS = 2
 WARM_SECONDS = 1.5
 
 
-def processor_seconds(*arguments):
+def processor_seconds(*arguments, **options):
     """User and system time of a run of the machine, which other work on this system does not stretch."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = run(*arguments)
+    result = run(*arguments, **options)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.returncode == 0, result.stderr
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -34,6 +34,14 @@ class Speed(support.Case):
         self.assertEqual((self.scratch / "out").read_bytes(), data)
         self.assertLess(within - base, COPY_SECONDS)
         self.assertLess(both - within, COPY_SECONDS)
+
+    def test_fifty_megabytes_through_a_pipe(self):
+        data = os.urandom(SIZE)
+        base = processor_seconds("--", "true")
+        piped = processor_seconds("--copy-out", f"/tmp/in:{self.scratch}/out", "--", "sh", "-c", "cat >/tmp/in",
+                                  input=data, text=False)
+        self.assertTrue((self.scratch / "out").read_bytes() == data, "something else arrived")
+        self.assertLess(piped - base, 2 * COPY_SECONDS)  # and out again
 
     def test_a_warm_start_is_quick(self):
         times = []

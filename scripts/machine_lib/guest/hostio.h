@@ -19,6 +19,9 @@ enum hostio_channel {
     HOSTIO_KERNEL_LOG = 16,  // out: the kernel's log
 };
 
+// A read of so much at most does not block after hostio_wait() was true.
+enum { HOSTIO_PAGE = 4096 };
+
 // Opens the way to the host. Returns 0, or -1 with errno.
 int hostio_open(void);
 

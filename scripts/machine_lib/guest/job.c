@@ -15,17 +15,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "input.h"
+
 enum { CHUNK = 1 << 16 };
 
 struct job {
     pid_t pid;
     int status;
     bool ended;
-    int in, out, err;  // our ends of the pipes, -1 when closed
+    int out, err;  // our ends of the pipes, -1 when closed
     int signals;
     enum hostio_channel output;
-    size_t begin, end;  // what of the standard input waits in pending
-    uint8_t pending[CHUNK];
+    struct input input;
 };
 
 static void close_end(int* fd) {
@@ -61,37 +62,19 @@ static bool relay(int* fd, enum hostio_channel channel) {
     return true;
 }
 
-static void feed(struct job* job) {
-    if (job->begin == job->end) {
-        ssize_t n = hostio_read(HOSTIO_STDIN, job->pending, sizeof(job->pending));
-        if (n <= 0) {
-            close_end(&job->in);
-            return;
-        }
-        job->begin = 0;
-        job->end = (size_t)n;
-    }
-    ssize_t n = write(job->in, job->pending + job->begin, job->end - job->begin);
-    if (n > 0)
-        job->begin += (size_t)n;
-    else if (errno != EAGAIN)
-        close_end(&job->in);
-}
-
 static void relay_until_end(struct job* job) {
     while (!job->ended) {
         struct pollfd polls[4] = {{job->out, POLLIN, 0},
                                   {job->err, POLLIN, 0},
                                   {job->signals, POLLIN, 0},
-                                  {job->in, POLLOUT, 0}};
-        if (poll(polls, 4, -1) < 0)
+                                  {job->input.pipe, input_events(&job->input), 0}};
+        if (poll(polls, 4, input_timeout(&job->input)) < 0)
             continue;
         if (polls[0].revents)
             relay(&job->out, job->output);
         if (polls[1].revents)
             relay(&job->err, HOSTIO_STDERR);
-        if (polls[3].revents)
-            feed(job);
+        input_feed(&job->input, polls[3].revents);
         if (polls[2].revents) {
             struct signalfd_siginfo info;
             if (read(job->signals, &info, sizeof(info)) > 0)
@@ -125,7 +108,7 @@ int job_run(char* const argv[], enum hostio_channel output) {
     sigprocmask(SIG_BLOCK, &child, &old);
     if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0)
         return 127;
-    job = (struct job){.in = in[1], .out = out[0], .err = err[0], .output = output};
+    job = (struct job){.out = out[0], .err = err[0], .output = output};
     job.signals = signalfd(-1, &child, SFD_CLOEXEC);
     job.pid = fork();
     if (job.pid < 0)
@@ -140,11 +123,13 @@ int job_run(char* const argv[], enum hostio_channel output) {
     close(in[0]);
     close(out[1]);
     close(err[1]);
-    fcntl(job.in, F_SETFL, O_NONBLOCK);
+    input_open(&job.input, in[1]);
+    if (output != HOSTIO_STDOUT)
+        input_close(&job.input);  // it is the command's
     fcntl(job.out, F_SETFL, O_NONBLOCK);
     fcntl(job.err, F_SETFL, O_NONBLOCK);
     relay_until_end(&job);
-    close_end(&job.in);
+    input_close(&job.input);
     close_end(&job.out);
     close_end(&job.err);
     close(job.signals);

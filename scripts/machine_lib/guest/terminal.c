@@ -15,21 +15,10 @@
 #include <unistd.h>
 
 #include "hostio.h"
+#include "idle.h"
 
 // The host cannot interrupt the machine, so what was typed is asked for this often.
 enum { INTERVAL_MS = 20, IDLE_WAIT_MS = 10 };
-
-// Hundredths of a second that all CPUs together were idle.
-static long idle_time(void) {
-    FILE* file = fopen("/proc/uptime", "re");
-    long seconds = 0, hundredths = 0;
-    if (file != NULL) {
-        if (fscanf(file, "%*s %ld.%ld", &seconds, &hundredths) != 2)
-            seconds = hundredths = 0;
-        fclose(file);
-    }
-    return 100 * seconds + hundredths;
-}
 
 static int open_terminal(const char* size) {
     struct winsize window = {.ws_row = 24, .ws_col = 80};
@@ -86,7 +75,6 @@ int terminal_run(char* const argv[], const char* size) {
     if (pid == 0)
         exec_on(master, argv);
     int status;
-    long idle_before = idle_time();
     for (;;) {
         struct pollfd output = {master, POLLIN, 0};
         if (poll(&output, 1, INTERVAL_MS) > 0 && (output.revents & POLLIN) && show(master))
@@ -96,9 +84,7 @@ int terminal_run(char* const argv[], const char* size) {
             continue;
         if (ended == pid)
             break;
-        long idle_now = idle_time();
-        type(master, idle_now > idle_before);
-        idle_before = idle_now;
+        type(master, idle_since_last_call() > 0);
     }
     while (poll(&(struct pollfd){master, POLLIN, 0}, 1, 0) > 0 && show(master))
         continue;
