@@ -10,8 +10,9 @@ PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with_parent():
+def _set_up():
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the command's output may lose its reader, not the machine
 
 
 def start(arguments, output, environment=None, descriptors=(), directory=None, stdin=None,
@@ -20,7 +21,7 @@ def start(arguments, output, environment=None, descriptors=(), directory=None, s
     return subprocess.Popen(arguments, stdin=subprocess.DEVNULL if stdin is None else stdin, stdout=output,
                             stderr=output if errors is None else errors, cwd=directory,
                             env={**os.environ, **(environment or {})}, pass_fds=descriptors, start_new_session=True,
-                            preexec_fn=_die_with_parent)
+                            preexec_fn=_set_up)
 
 
 def stop(process):

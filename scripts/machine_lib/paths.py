@@ -50,9 +50,12 @@ def disk_errors(directory):
 
 def no_space(directory):
     """The message for a full disk."""
-    variable = "XDG_CACHE_HOME" if pathlib.Path(directory).is_relative_to(cache_path()) else "TMPDIR"
-    return (f"no disk space left in {directory}: free some (a whole cache takes 2 GiB), "
-            f"or set {variable} to a directory on another disk")
+    start = f"no disk space left in {directory}: free some"
+    if pathlib.Path(directory).is_relative_to(cache_path()):
+        return f"{start} (a whole cache takes 2 GiB), or set XDG_CACHE_HOME to a directory on another disk"
+    if pathlib.Path(directory).is_relative_to(tempfile.gettempdir()):
+        return f"{start}, or set TMPDIR to a directory on another disk"
+    return start
 
 
 @contextlib.contextmanager

@@ -91,6 +91,22 @@ def attempt(backend, prepared, request, work):
     return machine.finish()
 
 
+def check_written(lost, work):
+    """Raises MachineError when something that the machine said could not be written here."""
+    if channels.RESULTS in lost or channels.KERNEL_LOG in lost:
+        raise MachineError(paths.no_space(work))
+    for channel, descriptor, name in ((channels.STDOUT, 1, "output"), (channels.STDERR, 2, "errors")):
+        if channel in lost and not has_no_reader(descriptor):
+            raise MachineError(f"the command's {name} cannot be written to where it goes: is that disk full?")
+
+
+def has_no_reader(descriptor):
+    """True for a pipe or socket whose other end was closed, as `| head` does: no fault."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return any(found & (select.POLLERR | select.POLLHUP) for _, found in poll.poll(0))
+
+
 class Machine:
     """A started machine and what it has told so far."""
 
@@ -168,12 +184,18 @@ class Machine:
             text = log or self.console.text()
             pathlib.Path(self.request.dmesg).write_text("\n".join(kernel_log.lines(text)) + "\n")
         self.check_alive(events)
-        if self.request.copy_out and "status" in events:
+        lost = self.lost_channels()
+        if self.request.copy_out and "status" in events and channels.RESULTS not in lost:
             results.deliver(self.path("results"), self.request.copy_out)
         status = self.check_log(log, int(events.get("status", STATUS_MACHINE)))
         if "error" in events:
             self.report_error(events["error"], log)
+        check_written(lost, self.work)
         return status
+
+    def lost_channels(self):
+        """The channels on which something did not arrive."""
+        return [int(line.split()[1]) for line in self.events() if line.startswith("lost ")]
 
     def check_alive(self, events):
         """Raises MachineError when the machine was lost."""

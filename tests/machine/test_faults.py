@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 import unittest
+from unittest import mock
 
 import support
 from support import run, start
@@ -106,6 +107,23 @@ class Faults(support.Case):
         self.assert_status(result, STATUS_MACHINE)
         self.assertIn("no-such-package-at-all", result.stderr)
 
+    def test_the_reader_of_the_output_leaves(self):
+        with start("--", "sh", "-c", "seq 1000000; echo status $? >&2; exit 5") as process:
+            self.assertEqual(process.stdout.readline(), "1\n")
+            process.stdout.close()
+            errors = process.stderr.read()
+            self.assertEqual(process.wait(60), 5, errors)
+            self.assertIn(f"status {128 + signal.SIGPIPE}\n", errors)
+
+    def test_the_output_goes_to_a_full_disk(self):
+        for backend in (), ("--backend", "bochs27"):
+            with self.subTest(backend=backend), open("/dev/full", "wb") as full:
+                command = [support.MACHINE, "run", "--no-module", *backend, "--", "echo", "x"]
+                result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True,
+                                        check=False)
+                self.assertEqual(result.returncode, STATUS_MACHINE, result.stderr)
+                self.assertIn("the command's output cannot be written", result.stderr)
+
     def test_missing_files(self):
         result = run("--copy-in", "/no/such/file", "--", "true")
         self.assert_status(result, STATUS_USAGE)
@@ -174,25 +192,45 @@ class SavedState(support.Case):
 
 @unittest.skipUnless(os.geteuid() == 0, "mounting a small file system takes root")
 class FullDisk(support.Case):
-    """The cache's disk is full."""
+    """A disk is full."""
 
-    def setUp(self):
-        super().setUp()
-        self.cache = self.scratch / "cache"
-        self.cache.mkdir()
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", self.cache], check=False)
+    def small_disk(self, megabytes):
+        disk = self.scratch / "disk"
+        disk.mkdir()
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", disk], check=False)
         if mounted.returncode != 0:
             self.skipTest("this system lets nobody mount a tmpfs")
-        self.addCleanup(subprocess.run, ["umount", self.cache], check=True)
-        support.borrow_cache(self.cache)
+        self.addCleanup(subprocess.run, ["umount", disk], check=True)
+        return disk
 
-    def test_full_disk(self):
-        result = run("--", "true", cache=self.cache)
+    def test_the_caches(self):
+        disk = self.small_disk(8)
+        support.borrow_cache(disk)
+        result = run("--", "true", cache=disk)
         self.assert_status(result, STATUS_MACHINE)
         self.assertIn("no disk space left", result.stderr)
         self.assertIn("XDG_CACHE_HOME", result.stderr)
-        subprocess.run(["mount", "-o", "remount,size=1g", self.cache], check=True)
-        self.assert_status(run("--", "true", cache=self.cache), 0)
+        subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
+        self.assert_status(run("--", "true", cache=disk), 0)
+
+    def test_that_of_temporary_files(self):
+        big = ("--copy-out", f"/tmp/x:{self.scratch}/x", "--", "dd", "if=/dev/zero", "of=/tmp/x", "bs=1M", "count=60")
+        disk = self.small_disk(50)
+        with mock.patch.dict(os.environ, TMPDIR=str(disk)):
+            result = run(*big)
+            self.assert_status(result, STATUS_MACHINE)
+            self.assertIn(f"no disk space left in {disk}", result.stderr)
+            self.assertIn("TMPDIR", result.stderr)
+            self.assertFalse((self.scratch / "x").exists())
+            self.assertEqual(list(disk.iterdir()), [])
+            subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+            self.assert_status(run(*big), 0)
+
+    def test_that_of_the_results(self):
+        disk = self.small_disk(8)
+        result = run("--copy-out", f"/tmp/x:{disk}/x", "--", "dd", "if=/dev/zero", "of=/tmp/x", "bs=1M", "count=20")
+        self.assert_status(result, STATUS_MACHINE)
+        self.assertIn(f"no disk space left in {disk}/x", result.stderr)
 
 
 class Logs(unittest.TestCase):

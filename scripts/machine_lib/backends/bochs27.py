@@ -125,10 +125,20 @@ def start(prepared, work, ends):
     return process
 
 
+def write(descriptor, data):
+    """Writes all of it; False when that cannot be done."""
+    try:
+        while data:
+            data = data[os.write(descriptor, data):]
+        return True
+    except OSError:
+        return False
+
+
 def relay(incoming, ends):
     """Sorts the frames from the emulator's output to the channels, until its end."""
     with open(incoming, "rb") as stream:
-        seen = b""
+        seen, lost = b"", set()
         while not seen.endswith(MAGIC):
             byte = stream.read(1)
             if not byte:
@@ -139,7 +149,9 @@ def relay(incoming, ends):
             if channel not in ends:
                 break  # the emulator's own last words
             while length > 0 and (data := stream.read1(min(length, 1 << 16))):
-                os.write(ends[channel], data)
+                if not write(ends[channel], data) and channel not in lost:
+                    lost.add(channel)
+                    os.write(ends[channels.CONTROL], f"lost {channel}\n".encode())
                 length -= len(data)
     for descriptor in ends.values():
         os.close(descriptor)

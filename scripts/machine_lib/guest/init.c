@@ -121,8 +121,8 @@ static void send_kernel_log(void) {
     if (text == NULL)
         return;
     int n = klogctl(SYSLOG_READ_ALL, text, size);
-    if (n > 0)
-        hostio_write(HOSTIO_KERNEL_LOG, text, (size_t)n);
+    if (n > 0 && hostio_write(HOSTIO_KERNEL_LOG, text, (size_t)n) < 0)
+        hostio_event("lost %d", HOSTIO_KERNEL_LOG);
     free(text);
 }
 

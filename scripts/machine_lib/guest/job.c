@@ -58,7 +58,11 @@ static bool relay(int* fd, enum hostio_channel channel) {
         close_end(fd);
         return false;
     }
-    hostio_write(channel, data, (size_t)n);
+    if (hostio_write(channel, data, (size_t)n) < 0) {
+        close_end(fd);  // as if the command itself had the host's file
+        hostio_event("lost %d", channel);
+        return false;
+    }
     return true;
 }
 
