@@ -100,15 +100,22 @@ class Apt:
         """(name, version) of the packages and all that they depend on."""
         with paths.locked(f"apt-{self.family}"):
             self._update()
-            result = self._run(f"cannot find the package {' or '.join(packages)} (or what it depends on) in "
-                               f"{self.family}", "apt-get", "-q", "-s", "-o", "Debug::NoLocking=1", "install", *packages)
+            try:
+                result = self._run(f"cannot find the package {' or '.join(packages)} (or what it depends on) in "
+                                   f"{self.family}", "apt-get", "-q", "-s", "-o", "Debug::NoLocking=1", "install", *packages)
+            except MachineError:
+                self._candidates(packages)  # says which one there is not
+                raise
         return re.findall(r"^Inst (\S+) \(([^ )]+)", result, re.MULTILINE)
 
     def candidates(self, packages):
         """(name, version) of the packages alone."""
         with paths.locked(f"apt-{self.family}"):
             self._update()
-            text = self._run("cannot read the package lists", "apt-cache", "policy", *packages)
+            return self._candidates(packages)
+
+    def _candidates(self, packages):
+        text = self._run("cannot read the package lists", "apt-cache", "policy", *packages)
         found = re.findall(r"^(\S+):\n  Installed: .*\n  Candidate: (\S+)", text, re.MULTILINE)
         missing = set(packages) - {name for name, version in found if version != "(none)"}
         if missing:

@@ -62,7 +62,7 @@ def add_machine_options(sub):
                      help="the kernel's command line instead of the fast default, which has nokaslr and mitigations=off")
     sub.add_argument("--package", dest="packages", action="append", default=[], metavar="DEBIAN-PACKAGE",
                      help="a Debian package that the machine has, with all it depends on")
-    sub.add_argument("--build-dir", type=pathlib.Path, default=paths.PROJECT / "build/release", metavar="DIR",
+    sub.add_argument("--build-dir", type=pathlib.Path, metavar="DIR",
                      help="the CMake build directory whose bin/ and lib/ the machine has (default build/release)")
     sub.add_argument("--quiet", action="store_true", help="say nothing but errors")
 
@@ -78,8 +78,16 @@ def request_from(options):
         raise MachineError(f"--cpus {request.cpus}: from 1 to 8", STATUS_USAGE)
     if request.memory and not 128 <= request.memory <= 65536:
         raise MachineError(f"--memory {request.memory}: from 128 to 65536 MiB", STATUS_USAGE)
+    if not request.timeout >= 0:
+        raise MachineError(f"--timeout {request.timeout:g}: seconds, or 0 for none", STATUS_USAGE)
+    if request.build_dir and not request.build_dir.is_dir():
+        raise MachineError(f"--build-dir {request.build_dir}: no such directory", STATUS_USAGE)
+    for option, file in (("--dmesg", request.dmesg), ("--emulator-log", request.emulator_log)):
+        if file and not os.path.isdir(os.path.dirname(os.path.abspath(file))):
+            raise MachineError(f"{option} {file}: there is no such directory", STATUS_USAGE)
     if request.kernel != kernels.HOST:
         kernels.check_known(request.kernel)
+    request.build_dir = request.build_dir or paths.PROJECT / "build/release"
     return request
 
 

@@ -5,13 +5,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
 
 from . import bochs_build, bootimage, emulator, paths, request as requests, rootfs
 from .console import say
-from .errors import MachineError
+from .errors import STATUS_USAGE, MachineError
 
 FORMAT = 2
 BOOT_SECONDS = 300
@@ -106,6 +107,7 @@ class Snapshot:
     def make(self):
         """Boots the machine once and saves its state."""
         bochs = bochs_build.ensure()
+        self.check_cpu(bochs)
         say(f"booting {self.kernel.release} with {self.request.cpus} CPU{'s' if self.request.cpus > 1 else ''} and "
             f"{self.memory} MiB once, to save its state")
         started = time.monotonic()
@@ -120,6 +122,14 @@ class Snapshot:
             shutil.rmtree(image)
             (work / COMPLETE).write_text(json.dumps({file.name: stamp(file) for file in work.iterdir()}))
         say(f"saved it in {time.monotonic() - started:.1f} s")
+
+    def check_cpu(self, bochs):
+        """Raises MachineError for a CPU model that the emulator does not have."""
+        text = subprocess.run([bochs / "bochs", "--help", "cpu"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, check=False).stdout
+        models = re.findall(r"^\w+$", text, re.MULTILINE)
+        if models and self.request.cpu not in models:
+            raise MachineError(f"unknown CPU model {self.request.cpu}: the emulator has {', '.join(models)}", STATUS_USAGE)
 
     def configuration(self, work, bochs):
         """The emulator's configuration, for the first boot and for every start from the saved state."""

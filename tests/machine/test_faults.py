@@ -105,7 +105,22 @@ class Faults(support.Case):
     def test_unknown_package(self):
         result = run("--package", "no-such-package-at-all", "--", "true")
         self.assert_status(result, STATUS_MACHINE)
-        self.assertIn("no-such-package-at-all", result.stderr)
+        self.assertIn("bookworm has no package no-such-package-at-all: check the name\n", result.stderr)
+
+    def test_unknown_cpu(self):
+        result = run("--cpu", "z80", "--", "true")
+        self.assert_status(result, STATUS_USAGE)
+        self.assertIn("unknown CPU model z80: the emulator has ", result.stderr)
+        self.assertIn("corei7_skylake_x", result.stderr)
+
+    def test_options_that_make_no_sense(self):
+        for options in (("--timeout", -1), ("--timeout", "nan"), ("--cpus", 0), ("--memory", 1),
+                        ("--build-dir", "/no/such/directory"), ("--dmesg", "/no/such/directory/log"),
+                        ("--emulator-log", "/no/such/directory/log")):
+            result = run(*options, "--", "true")
+            self.assert_status(result, STATUS_USAGE)
+            self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+            self.assertIn(f"{options[0]} {options[1]}: ", result.stderr)
 
     def test_the_reader_of_the_output_leaves(self):
         with start("--", "sh", "-c", "seq 1000000; echo status $? >&2; exit 5") as process:
