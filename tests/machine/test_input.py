@@ -5,6 +5,8 @@ import contextlib
 import os
 import pathlib
 import pty
+import select
+import signal
 import socket
 import subprocess
 import threading
@@ -39,13 +41,13 @@ class Input(support.Case):
     def talking(self, *arguments):
         """A run that can be written to while it goes on."""
         with start(*arguments, stdin=subprocess.PIPE) as process:
-            limit = threading.Timer(SOON, process.kill)
+            limit = threading.Timer(SOON, process.terminate)
             limit.start()
             try:
                 yield process
             finally:
                 limit.cancel()
-                process.kill()
+                process.terminate()
 
     def say(self, process, text):
         process.stdin.write(text)
@@ -156,7 +158,8 @@ class Input(support.Case):
             outputs = [process.communicate(timeout=SOON)[0].split() for process in machines]
         finally:
             for process in machines:
-                process.kill()
+                process.terminate()
+                process.wait()
         self.assertEqual(sorted(line for output in outputs for line in output if len(line) == 1)[:1], ["a"], outputs)
         self.assertEqual([output[-1] for output in outputs], ["end", "end"])
 
@@ -188,6 +191,38 @@ class Input(support.Case):
             time.sleep(2)
             self.say(process, "late\n")
             self.assertEqual(process.stdout.readline(), "late\n")
+
+
+class Shell(support.Case):
+    """The interactive console, on a pseudo-terminal."""
+
+    def setUp(self):
+        super().setUp()
+        self.terminal, theirs = pty.openpty()
+        self.addCleanup(os.close, self.terminal)
+        self.process = subprocess.Popen([MACHINE, "shell", "--no-module"], stdin=theirs, stdout=theirs, stderr=theirs)
+        self.addCleanup(self.process.wait)
+        self.addCleanup(self.process.terminate)
+        os.close(theirs)
+
+    def read_until(self, text):
+        """Reads what is on the terminal, up to a text."""
+        seen = b""
+        while text not in seen and select.select([self.terminal], [], [], SOON)[0]:
+            seen += os.read(self.terminal, 4096)
+        self.assertIn(text, seen)
+
+    def test_keys_go_to_the_machine(self):
+        self.read_until(b"# ")
+        os.write(self.terminal, b"hostname; echo $((6 * 7)); sleep 1000\n")
+        self.read_until(b"machine\r\n42\r\n")
+        os.write(self.terminal, b"\x03")
+        self.read_until(b"# ")
+        os.write(self.terminal, b"exit $?\n")
+        with self.assertRaises(OSError):  # the terminal's other end is closed
+            while True:
+                os.read(self.terminal, 4096)
+        self.assertEqual(self.process.wait(SOON), 128 + signal.SIGINT)
 
 
 if __name__ == "__main__":
