@@ -86,11 +86,13 @@ class Qemu(Backend):
             export XDG_CACHE_HOME={paths.cache().parent}
             modprobe kvm_intel enable_apicv=0
             cd {PROJECT}
-            scripts/machine run --kernel {KERNEL} --memory 256 --copy-in ./{PROGRAM.name}:/tmp/{PROGRAM.name} -- \\
-                sh -c 'ls -ld /tmp; /tmp/{PROGRAM.name}'
+            (sleep 5; echo late) | scripts/machine run --kernel {KERNEL} --memory 256 \\
+                --copy-in ./{PROGRAM.name}:/tmp/{PROGRAM.name} -- \\
+                sh -c 'sed "s/^/it is /"; ls -ld /tmp; /tmp/{PROGRAM.name}'
         """, "--memory", 2048, "--package", "qemu-system-x86", "--package", "libc-bin", "--package", "bash",
             "--package", "binutils", "--copy-in", f"{cache}:{paths.cache()}")
         self.assertIn("backend qemu", output)
+        self.assertIn("it is late\n", output)
         self.assertRegex(output, r"drwxrwxrwt .* /tmp\n")
         self.assertIn(PASSED, output)
 

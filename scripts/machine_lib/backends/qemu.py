@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import stat
 
 from .. import channels, cpio, emulator, paths, request as requests, rootfs
 from . import kvm_probe
@@ -42,6 +43,7 @@ def start(prepared, work, ends):
     """Starts a machine; ends maps each channel to an open file descriptor. Returns its process."""
     request = prepared.request
     stdin = ends[channels.STDIN]
+    streams = request.interactive or stat.S_ISFIFO(os.fstat(stdin).st_mode)
     command = [
         PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", f"q35,accel={ACCELERATOR}", "-cpu", "host" if ACCELERATOR == "kvm" else "max",
@@ -54,7 +56,7 @@ def start(prepared, work, ends):
         command += ["-drive", f"file={prepared.root.disk},format=raw,if=none,id=root,readonly=on",
                     "-device", "virtio-blk-pci,drive=root"]
     for channel, descriptor in ends.items():
-        if channel == channels.PAYLOAD or (channel == channels.STDIN and not request.interactive):
+        if channel == channels.PAYLOAD or (channel == channels.STDIN and not streams):
             continue  # they are in the initial RAM file system
         # Without append=on QEMU truncates the file, which a pipe refuses.
         kind = "stdio,signal=off" if channel == channels.STDIN else f"file,path=/dev/fdset/{channel},append=on"
@@ -62,7 +64,7 @@ def start(prepared, work, ends):
                     "-device", f"virtserialport,nr={channel},chardev=channel{channel}"]
     with paths.disk_errors(work), open(work / "emulator.log", "wb") as output:
         return emulator.start(command, output, descriptors=tuple(ends.values()), directory=work,
-                              stdin=stdin if request.interactive else None)
+                              stdin=stdin if streams else None)
 
 
 def unusable(_prepared, _work):
