@@ -25,7 +25,7 @@ KEPT_LOGS = 5
 
 def run(request):
     """Does what the request asks for; returns the exit status."""
-    backend = backends.choose(request.backend)
+    backend = backends.choose(request)
     if backend is native:
         return native.run(request)
     with paths.locked("in-use", shared=True):

@@ -13,9 +13,10 @@ from unittest import mock
 
 import support
 
-from machine_lib import bochs_build, bootimage, cpio, kernel_log, payload, results, run
-from machine_lib.backends import bochs, bochs27, kvm_probe
+from machine_lib import backends, bochs_build, bootimage, console, cpio, kernel_log, payload, results, run
+from machine_lib.backends import bochs, bochs27, kvm_probe, native, qemu
 from machine_lib.errors import MachineError
+from machine_lib.request import Request
 
 BEGIN = f"[    1.0] {kernel_log.BEGIN}\n"
 
@@ -197,6 +198,34 @@ class Fallback(unittest.TestCase):
             self.assertEqual(run.prepare(bochs, None, None), (bochs27, "ready"))
         self.assertIn("cannot compile Bochs", said.call_args[0][0])
         self.assertIn("2.7", said.call_args[0][0])
+
+
+class Choice(unittest.TestCase):
+    def setUp(self):
+        for backend in (native, qemu):
+            patch = mock.patch.object(backend, "unavailable", lambda: None)
+            patch.start()
+            self.addCleanup(patch.stop)
+        console.quiet = True
+
+    def test_the_fastest_that_works(self):
+        self.assertIs(backends.choose(Request([])), qemu)
+        with mock.patch.object(qemu, "unavailable", lambda: "for a reason"):
+            self.assertIs(backends.choose(Request([])), bochs)
+
+    def test_a_model_of_a_cpu_is_the_emulators(self):
+        self.assertIs(backends.choose(Request([], cpu="corei5_lynnfield_750")), bochs)
+        for name in ("native", "qemu"):
+            self.assertIs(backends.choose(Request([], backend=name)).NAME, name)
+            with self.assertRaises(MachineError) as caught:
+                backends.choose(Request([], backend=name, cpu="corei5_lynnfield_750"))
+            self.assertIn("--cpu corei5_lynnfield_750", str(caught.exception))
+
+    def test_this_system_is_as_it_is(self):
+        native.check_request(Request([]))
+        for option, value in (("cpus", 2), ("memory", 512), ("kernel", "6.12"), ("cmdline", "x"), ("packages", ["x"])):
+            with self.assertRaises(MachineError):
+                native.check_request(Request([], **{option: value}))
 
 
 class Probe(unittest.TestCase):

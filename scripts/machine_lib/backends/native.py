@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 
-from .. import console, kernel_log, kmodule, paths
+from .. import console, kernel_log, kernels, kmodule, paths
 from ..errors import STATUS_KERNEL_LOG, STATUS_TIMEOUT, STATUS_USAGE, MachineError
 from ..payload import host_paths, split_pair
 
@@ -72,7 +72,8 @@ def run(request):
 def check_request(request):
     """Refuses what only a machine of its own can have."""
     for given, option in ((request.packages, "--package"), (request.cmdline is not None, "--cmdline"),
-                          (request.memory, "--memory"), (request.interactive, "shell")):
+                          (request.memory, "--memory"), (request.cpus != 1, "--cpus"),
+                          (request.kernel not in (kernels.DEFAULT, kernels.HOST), "--kernel"), (request.interactive, "shell")):
         if given:
             raise MachineError(f"{option} makes no sense with --backend native", STATUS_USAGE)
 
