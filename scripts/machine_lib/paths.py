@@ -7,6 +7,7 @@ What is in the cache is whole: directories and files are made under another name
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import pathlib
 import shutil
@@ -80,10 +81,15 @@ def locked(name, shared=False, waiting=None):
 
 @contextlib.contextmanager
 def made_whole(target):
-    """Gives a temporary directory that becomes target when the block ends well, and vanishes when it does not."""
+    """Gives a temporary directory that becomes target when the block ends well, and vanishes when it does not.
+
+    Whoever makes the same target holds a lock: what else there is under such a name was left by one that was killed.
+    """
     target = pathlib.Path(target)
     with disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.????????"):
+            shutil.rmtree(left, ignore_errors=True)
         temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             temporary.chmod(0o755)

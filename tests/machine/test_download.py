@@ -7,6 +7,7 @@ apt is played by a script that keeps to apt's manner of failing; dpkg-deb is the
 import os
 import subprocess
 import unittest
+from unittest import mock
 
 import support
 
@@ -127,6 +128,16 @@ class Download(support.Scratch):
             raise KeyboardInterrupt
         self.assertFalse((paths.cache() / "thing").exists())
         self.assertEqual(self.left_over(), [])
+
+    def test_killed_without_a_chance_to_clean_up(self):
+        with mock.patch.object(paths.shutil, "rmtree"), self.assertRaises(KeyboardInterrupt), \
+                paths.made_whole(paths.cache() / "thing") as work:
+            (work / "half").write_text("half")
+            raise KeyboardInterrupt
+        self.assertNotEqual(self.left_over(), [])
+        with paths.made_whole(paths.cache() / "thing") as work:
+            (work / "whole").write_text("whole")
+        self.assertEqual(self.left_over(), [paths.cache() / "thing/whole"])
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ def alive(pid):
 class Faults(support.Case):
     def begun(self):
         """A machine whose command runs for ever, and its emulator."""
-        process = start("--", *FOREVER)
+        with mock.patch.dict(os.environ, TMPDIR=str(self.scratch)):  # for what a killed program leaves
+            process = start("--", *FOREVER)
         self.addCleanup(process.kill)
         self.assertEqual(process.stdout.readline(), "begun\n")
         [emulator] = support.emulators_of(process.pid)
