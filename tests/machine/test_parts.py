@@ -13,7 +13,7 @@ from unittest import mock
 
 import support
 
-from machine_lib import backends, bochs_build, bootimage, console, cpio, kernel_log, payload, results, run
+from machine_lib import backends, bochs_build, bootimage, console, cpio, kernel_log, paths, payload, results, run
 from machine_lib.backends import bochs, bochs27, kvm_probe, native, qemu
 from machine_lib.errors import MachineError
 from machine_lib.request import Request
@@ -226,6 +226,21 @@ class Choice(unittest.TestCase):
         for option, value in (("cpus", 2), ("memory", 512), ("kernel", "6.12"), ("cmdline", "x"), ("packages", ["x"])):
             with self.assertRaises(MachineError):
                 native.check_request(Request([], **{option: value}))
+
+
+class Clean(support.Scratch):
+    def test_empties_the_cache_when_nobody_uses_it(self):
+        cache = self.scratch / "dune"
+        (cache / "snapshots/one").mkdir(parents=True)
+        (cache / "bochs-build.log").touch()
+        with mock.patch.dict(os.environ, XDG_CACHE_HOME=str(self.scratch)):
+            with paths.locked("in-use", shared=True):
+                process = subprocess.Popen([support.MACHINE, "clean"], stderr=subprocess.PIPE, text=True)
+                self.assertIn("waiting for the end of the machines that run", process.stderr.readline())
+                self.assertTrue((cache / "snapshots/one").exists())
+            with process:
+                self.assertEqual(process.wait(60), 0, process.stderr.read())
+        self.assertEqual([path.name for path in cache.iterdir()], ["locks"])
 
 
 class Probe(unittest.TestCase):
