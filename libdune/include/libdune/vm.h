@@ -68,9 +68,9 @@ enum {
     CREATE_BIG_1GB = 3, /**< the tables down to a 1 GiB entry */
 };
 
-/*
- * For what traps call: its address is found when the program starts, so that no trap ends up in the
- * dynamic linker, and no trap has to reckon with it.
+/**
+ * Of functions that traps call: the address is found when the program starts. No trap ends up in
+ * the dynamic linker, and dune_register_pgflt_handler() sees where a handler's call ends.
  */
 #ifdef __GNUC__
 #define DUNE_NO_LAZY_BINDING __attribute__((noplt))
