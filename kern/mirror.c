@@ -295,13 +295,16 @@ int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 		vcpu->page->fault_si_code = SEGV_MAPERR;
 		return -EFAULT;
 	}
-	ret = dune_tables_fill(vcpu);
+	ret = vcpu->nr_tables < DUNE_TABLE_CACHE ? dune_tables_fill(vcpu) : 0;
 	if (ret)
 		return ret;
 	if (unlikely(!mirror_touch(addr, access & DUNE_LEAF_WRITE)))
 		return mirror_refused(vcpu, addr, access);
 	seq = READ_ONCE(proc->inval_seq);
-	smp_rmb(); /* inval_seq, then the page table */
+	smp_rmb(); /* inval_seq, then the slot and the page table */
+	/* The touch may have slept: of what the slot showed before, no notifier of ours takes care. */
+	if (unlikely(READ_ONCE(proc->slots[gpa >> DUNE_SLOT_SHIFT]) != addr >> DUNE_SLOT_SHIFT))
+		return 0;
 	local_irq_disable();
 	found = mirror_walk(proc->mm, addr, leaf);
 	local_irq_enable();

@@ -121,6 +121,21 @@ TEST_F(Mirror, WhatIsMissingIsTouched) {
     EXPECT_EQ(logic_walk(own_gpa()).access, kR | kW | LOGIC_MEMTYPE_WB);
 }
 
+// The slot changes while Linux maps what it showed, as it may take as long as userfaultfd likes.
+void hide_on_touch(uint64_t va, bool write) {
+    const uint32_t none = 0xffffffff;
+    map_on_touch(va, write);
+    EXPECT_EQ(logic_set_slots(9, 1, &none), 0);
+}
+
+TEST_F(Mirror, WhatTheSlotShowedBeforeTheTouchIsNotMapped) {
+    logic_host_vma(address(), address() + sizeof(memory), kR | kW);
+    logic_host_on_touch(hide_on_touch);
+    EXPECT_EQ(logic_fault(own_gpa(), kW), 0) << "the guest tries again";
+    EXPECT_FALSE(present(own_gpa())) << "no notifier would take it out any more";
+    EXPECT_EQ(logic_fault(own_gpa(), kW), -EFAULT);
+}
+
 TEST_F(Mirror, WhatLinuxRefusesIsAFault) {
     logic_host_vma(address() + kPage, address() + sizeof(memory), kR);
     logic_host_on_touch(map_on_touch);

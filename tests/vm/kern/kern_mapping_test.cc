@@ -19,6 +19,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <thread>
 
@@ -173,7 +174,8 @@ TEST(Special, DeviceMemory) {
 
 class Userfault : public testing::Test {
   protected:
-    void open(int flags) {
+    // The area is at `where`, if that is not null.
+    void open(int flags, void* where = nullptr) {
         fd_ = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | flags));
         if (fd_ < 0) {
             GTEST_SKIP() << "no userfaultfd: " << strerror(errno);
@@ -181,6 +183,12 @@ class Userfault : public testing::Test {
         uffdio_api api = {UFFD_API, 0, 0};
         ASSERT_EQ(ioctl(fd_, UFFDIO_API, &api), 0);
         area_ = map(8 * kPage);
+        if (where) {
+            area_ = static_cast<char*>(mmap(where, 8 * kPage, PROT_READ | PROT_WRITE,
+                                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+            ASSERT_EQ(area_, where);
+            Machine::get().show(where, 8 * kPage);
+        }
         madvise(area_, 8 * kPage, MADV_NOHUGEPAGE);
         uffdio_register reg = {};
         reg.range = {reinterpret_cast<uint64_t>(area_), 8 * kPage};
@@ -212,6 +220,9 @@ class Userfault : public testing::Test {
             std::memset(source,
                         static_cast<int>('A' + (page - reinterpret_cast<uint64_t>(area_)) / kPage),
                         kPage);
+            if (before_serving_) {
+                before_serving_();
+            }
             uffdio_copy copy = {page, reinterpret_cast<uint64_t>(source), kPage, 0, 0};
             served_++;  // first: who faulted goes on, and looks, while this still copies
             ioctl(fd_, UFFDIO_COPY, &copy);
@@ -221,6 +232,7 @@ class Userfault : public testing::Test {
     int fd_ = -1;
     char* area_ = nullptr;
     std::thread handler_;
+    std::function<void()> before_serving_;
     volatile bool stop_ = false;
     std::atomic<int> served_ = 0;
 };
@@ -255,6 +267,38 @@ TEST_F(Userfault, UserModeOnly) {
         EXPECT_EQ(fault_of([&] { read_byte(page); }, options).trap.vector, guest::kNoTrap);
         EXPECT_EQ(*page, 'C' + door);
     }
+}
+
+TEST_F(Userfault, ASlotHiddenWhileTheFaultWaits) {
+    // Nobody would take that page out of the mirror any more: it must not get there.
+    uint32_t va = 0x280000000000 >> DUNE_SLOT_SHIFT;
+    open(0, reinterpret_cast<void*>(0x280000000000));
+    if (IsSkipped()) {
+        return;
+    }
+    memory::map_what_traps_need();
+    const Machine& machine = Machine::get();
+    const auto set_slot = [&](uint32_t shows) {
+        dune_slots slots = {sizeof(slots),
+                            static_cast<uint32_t>(machine.gpa(area_) >> DUNE_SLOT_SHIFT), 1, 0,
+                            reinterpret_cast<uint64_t>(&shows)};
+        return ioctl(machine.fd(), DUNE_SET_SLOTS, &slots);
+    };
+    before_serving_ = [&] { EXPECT_EQ(set_slot(DUNE_SLOT_NONE), 0); };
+    for (const bool write : {false, true}) {
+        const char* page = area_ + write * kPage;
+        const auto touch = [&] {
+            if (write) {
+                *const_cast<volatile char*>(page) = 1;
+            } else {
+                read_byte(page);
+            }
+        };
+        EXPECT_REFUSED(touch(), SIGSEGV, SEGV_MAPERR, page);
+        EXPECT_EQ(set_slot(va), 0);
+        EXPECT_EQ(peek(page), 'A' + write);
+    }
+    EXPECT_EQ(served_, 2);
 }
 
 TEST_F(Userfault, AKilledWaiterGoes) {
