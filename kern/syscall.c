@@ -9,6 +9,8 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/bitmap.h>
+#include <linux/file.h>
+#include <linux/fs.h>
 #include <linux/kprobes.h>
 
 #include "syscall.h"
@@ -74,37 +76,26 @@ void dune_syscall_exit(void)
  * dune_syscall_save() - note the thread's own pt_regs before calls change them
  * @vcpu: the calling thread's
  * @regs: they
+ *
+ * One of the calls may close the vCPU's file, to which a thread that is alone in its process holds
+ * no reference in a call. Calls are asked for in the page, so somebody has mapped that.
  */
 void dune_syscall_save(struct dune_vcpu *vcpu, const struct pt_regs *regs)
 {
-	vcpu->saved.used = true;
-	vcpu->saved.di = regs->di;
-	vcpu->saved.si = regs->si;
-	vcpu->saved.dx = regs->dx;
-	vcpu->saved.r10 = regs->r10;
-	vcpu->saved.r8 = regs->r8;
-	vcpu->saved.r9 = regs->r9;
-	vcpu->saved.ax = regs->ax;
-	vcpu->saved.orig_ax = regs->orig_ax;
+	vcpu->calls = true;
+	vcpu->saved = *regs;
+	get_file(vcpu->file);
 }
 
 /**
  * dune_syscall_restore() - give the thread its own pt_regs back
- * @vcpu: the calling thread's; it has saved them
+ * @vcpu: the calling thread's; it has saved them. May be gone when the thread gets to user mode
  */
 void dune_syscall_restore(struct dune_vcpu *vcpu)
 {
-	struct pt_regs *regs = current_pt_regs();
-
-	vcpu->saved.used = false;
-	regs->di = vcpu->saved.di;
-	regs->si = vcpu->saved.si;
-	regs->dx = vcpu->saved.dx;
-	regs->r10 = vcpu->saved.r10;
-	regs->r8 = vcpu->saved.r8;
-	regs->r9 = vcpu->saved.r9;
-	regs->ax = vcpu->saved.ax;
-	regs->orig_ax = vcpu->saved.orig_ax;
+	vcpu->calls = false;
+	*current_pt_regs() = vcpu->saved;
+	fput(vcpu->file);
 }
 
 /**

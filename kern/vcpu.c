@@ -113,9 +113,9 @@ static int vcpu_run(struct dune_vcpu *vcpu)
 			dune_engine->sched_out(vcpu);
 		preempt_enable();
 	}
-	if (unlikely(vcpu->saved.used))
-		dune_syscall_restore(vcpu);
 	vcpu->page->progress = vcpu->entered;
+	if (unlikely(vcpu->calls))
+		dune_syscall_restore(vcpu);
 	return ret;
 }
 
@@ -237,6 +237,7 @@ static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
 	} else {
 		return -EINVAL;
 	}
+	vcpu->file = file;
 	vm_flags_set(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
 	return 0;
 }
@@ -291,7 +292,6 @@ int dune_vcpu_create(struct dune_process *proc)
 		return -ENOMEM;
 	}
 	init_waitqueue_head(&vcpu->wait);
-	vcpu->todo = DUNE_TODO_LOAD | DUNE_TODO_OPEN;
 	vcpu->task = get_task_struct(current);
 	preempt_notifier_init(&vcpu->preempt, &vcpu_preempt_ops);
 	kref_get(&proc->ref);

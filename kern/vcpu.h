@@ -5,6 +5,7 @@
 
 #include <linux/mm.h>
 #include <linux/preempt.h>
+#include <linux/ptrace.h>
 #include <linux/sched.h>
 #include <linux/wait.h>
 
@@ -24,6 +25,7 @@ struct dune_vcpu {
 	struct dune_vcpu_page *page;	/* shared with user space: read once, trust nothing */
 	struct dune_process *proc;
 	struct task_struct *task;	/* the only one that may run it; a reference */
+	struct file *file;		/* the vCPU's own, once it was mapped; no reference */
 	struct list_head node;		/* in proc->vcpus */
 	struct preempt_notifier preempt;
 	unsigned int todo;
@@ -35,10 +37,8 @@ struct dune_vcpu {
 	bool dead;
 	u64 gate_start, gate_size;	/* the page's, as they were when set */
 	u64 flush_gen;			/* proc->flush_gen of the last flush on the CPU we are on */
-	struct {			/* pt_regs of the thread while calls are made with it */
-		bool used;
-		unsigned long di, si, dx, r10, r8, r9, ax, orig_ax;
-	} saved;
+	struct pt_regs saved;		/* the thread's own, while calls are made with them */
+	bool calls;			/* they are: .saved is in use, and .file held */
 	struct dune_leaf leaf;		/* of the last fault; not on the stack, which would be guarded */
 	void *tables[DUNE_TABLE_CACHE];	/* zeroed pages for the mirror */
 	unsigned int nr_tables;

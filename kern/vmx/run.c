@@ -308,7 +308,7 @@ enum vmx_stays { VMX_STAYS_ALL, VMX_STAYS_PARKED, VMX_STAYS_NOTHING };
 
 static __always_inline int vmx_call(struct vmx_vcpu *vmx, unsigned long nr, enum vmx_stays stays)
 {
-	if (unlikely(!vmx->vcpu.saved.used))
+	if (unlikely(!vmx->vcpu.calls))
 		vmx_first_call(vmx);
 	if (stays == VMX_STAYS_PARKED) {
 		vmx_park(vmx);

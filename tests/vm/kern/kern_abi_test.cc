@@ -290,6 +290,34 @@ TEST(Abi, AVcpuDoesNotRunInAnother) {
     }
 }
 
+TEST(Abi, ARunOutlivesItsFile) {
+    // A thread alone in its process holds no reference to the file of the call that it is in: its
+    // guest's close() must not be the vCPU's end.
+    int status = -1;
+    for (int i = 0; i < 20 && status != 0; i++) {
+        status = in_child([] {
+            Vcpu& vcpu = Vcpu::get();
+            const int device_fd = device();
+            const auto page = reinterpret_cast<long>(&vcpu.page());
+            const auto door = reinterpret_cast<long>(const_cast<char*>(vcpu.door()));
+            volatile bool closed = false;
+            dune_stats stats = {};
+            stats.size = sizeof(stats);
+            auto code = [&] {
+                guest::call(SYS_munmap, page, 4096);
+                guest::call(SYS_munmap, door, 4096);
+                closed = guest::call(SYS_close, vcpu.fd()) == 0;
+                guest::call(SYS_ioctl, device_fd, DUNE_GET_STATS, reinterpret_cast<long>(&stats));
+            };
+            vcpu.prepare([](void* f) { (*static_cast<decltype(code)*>(f))(); }, &code, {});
+            guest::host_call(SYS_ioctl, vcpu.fd(), DUNE_RUN);
+            // A signal or the scheduler may have come between: there is no way back then.
+            return closed && stats.vcpus == 1 ? 0 : 1;
+        });
+    }
+    EXPECT_EQ(status, 0) << "the vCPU is there while it runs";
+}
+
 void* map_vcpu(int protection, int flags, size_t size, off_t offset) {
     return mmap(nullptr, size, protection, flags, Vcpu::get().fd(), offset);
 }

@@ -46,6 +46,14 @@ typedef unsigned int gfp_t;
 #define IS_ERR(p) ((unsigned long)(p) >= -4095ul)
 #define ilog2(n) __builtin_ctzll(n)
 
+static inline unsigned long array_index_mask_nospec(unsigned long index, unsigned long size) {
+    return index < size ? ~0ul : 0;
+}
+
+struct pt_regs {
+    unsigned long ax;
+};
+
 #define smp_mb() ((void)0)
 #define smp_rmb() ((void)0)
 #define cpu_relax() ((void)0)
