@@ -42,21 +42,26 @@ static __always_inline enum dune_way dune_syscall_other_way(unsigned long nr)
 	return nr == __NR_ioctl && dune_fast_calls ? DUNE_CALL_APART : DUNE_CALL_SLOW;
 }
 
-/* How a call may be done. What watches calls (seccomp, ptrace, audit, ...) is in syscall_work. */
-static __always_inline enum dune_way dune_syscall_way(struct dune_vcpu *vcpu, unsigned long nr)
+/*
+ * How a call may be done. What watches calls (seccomp, ptrace, audit, ...) is in syscall_work. A number
+ * that is one is so for speculation, too, from here on.
+ */
+static __always_inline enum dune_way dune_syscall_way(struct dune_vcpu *vcpu, unsigned long *nr)
 {
 	if (unlikely(!(READ_ONCE(vcpu->page->flags) & DUNE_RUN_FAST) ||
 		     READ_ONCE(current_thread_info()->syscall_work)))
 		return DUNE_CALL_SLOW;
-	if (likely(nr < NR_syscalls))
-		return test_bit(nr, dune_slow_nrs) ? dune_syscall_other_way(nr) : DUNE_CALL_FAST;
-	return nr - DUNE_HC_BASE < DUNE_HC_COUNT ? DUNE_CALL_SLOW : DUNE_CALL_NONE;
+	if (likely(*nr < NR_syscalls)) {
+		*nr = array_index_nospec(*nr, NR_syscalls);
+		return test_bit(*nr, dune_slow_nrs) ? dune_syscall_other_way(*nr) : DUNE_CALL_FAST;
+	}
+	return *nr - DUNE_HC_BASE < DUNE_HC_COUNT ? DUNE_CALL_SLOW : DUNE_CALL_NONE;
 }
 
 /**
  * dune_syscall_fast() - do the system call in page->regs
  * @vcpu: the calling thread's
- * @nr: its number, read once from rax; dune_syscall_way() said how
+ * @nr: its number, read once from rax, as dune_syscall_way() left it, which said how
  *
  * Context: process context, after dune_syscall_save() in the same run.
  *
@@ -64,11 +69,10 @@ static __always_inline enum dune_way dune_syscall_way(struct dune_vcpu *vcpu, un
  */
 static __always_inline int dune_syscall_fast(struct dune_vcpu *vcpu, unsigned long nr)
 {
-	struct dune_regs *guest = &vcpu->page->regs;
+	const struct dune_regs *guest = &vcpu->page->regs;
 	struct pt_regs *regs = current_pt_regs();
 	long ret;
 
-	nr = array_index_nospec(nr, NR_syscalls);
 	regs->orig_ax = nr;
 	regs->di = guest->rdi;
 	regs->si = guest->rsi;
@@ -78,10 +82,10 @@ static __always_inline int dune_syscall_fast(struct dune_vcpu *vcpu, unsigned lo
 	regs->r9 = guest->r9;
 	ret = static_call(dune_dispatch)(regs, nr);
 	vcpu->count.fast_calls++;
-	trace_dune_syscall(vcpu, nr, ret);
+	trace_dune_syscall(vcpu, ret);
 	if (unlikely(ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK))
 		return dune_syscall_interrupted(vcpu, ret);
-	guest->rax = ret;
+	vcpu->page->regs.rax = ret;
 	return 0;
 }
 

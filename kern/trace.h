@@ -6,7 +6,9 @@
 #if !defined(DUNE_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)
 #define DUNE_TRACE_H
 
+#include <linux/sched/task_stack.h>
 #include <linux/tracepoint.h>
+#include <asm/processor.h>
 
 #include "vcpu.h"
 
@@ -36,10 +38,12 @@ TRACE_EVENT(dune_ept_violation,
 );
 
 TRACE_EVENT(dune_syscall,
-	TP_PROTO(struct dune_vcpu *vcpu, unsigned long nr, long ret),
-	TP_ARGS(vcpu, nr, ret),
+	TP_PROTO(struct dune_vcpu *vcpu, long ret),
+	TP_ARGS(vcpu, ret),
 	TP_STRUCT__entry(__field(void *, vcpu) __field(unsigned long, nr) __field(long, ret)),
-	TP_fast_assign(__entry->vcpu = vcpu; __entry->nr = nr; __entry->ret = ret;),
+	/* Not an argument: the way without a trace would have to keep it over the call. */
+	TP_fast_assign(__entry->vcpu = vcpu; __entry->nr = current_pt_regs()->orig_ax;
+		       __entry->ret = ret;),
 	TP_printk("vcpu %p nr %lu = %ld", __entry->vcpu, __entry->nr, __entry->ret)
 );
 

@@ -36,15 +36,6 @@ static const u32 vmx_msr_index[VMX_NR_MSRS] = {
 	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK,
 };
 
-static unsigned long read_cr4_now(void)
-{
-	unsigned long cr4;
-
-	/* The register itself: the kernel's shadow of it is not for modules on every kernel. */
-	asm volatile("mov %%cr4, %0" : "=r"(cr4));
-	return cr4;
-}
-
 static void write_cr4_now(unsigned long cr4)
 {
 	asm volatile("mov %0, %%cr4" : : "r"(cr4) : "memory");
@@ -90,7 +81,7 @@ void vmx_clear(struct vmx_vcpu *vmx)
 /* Turns VMX on for this window; false if somebody else has it on by now. */
 static __always_inline bool vmx_window_on(struct vmx_cpu *c)
 {
-	c->window_cr4 = read_cr4_now();
+	c->window_cr4 = READ_CR(4);
 	if (unlikely(c->window_cr4 & X86_CR4_VMXE))
 		return false;
 	write_cr4_now(c->window_cr4 | X86_CR4_VMXE);
@@ -400,7 +391,7 @@ static int vmx_hold_kvm(void)
 
 static void vmx_count_on(void *arg)
 {
-	if (read_cr4_now() & X86_CR4_VMXE)
+	if (READ_CR(4) & X86_CR4_VMXE)
 		atomic_inc(arg);
 }
 

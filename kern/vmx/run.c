@@ -42,13 +42,13 @@ static unsigned long host_fs_base(void)
 
 /*
  * The thread is new on this CPU, or new in the kernel: look at everything that may have changed
- * since. What can change while it stays (CR4) is looked at before each entry.
+ * since. What can change while it stays (CR4) is looked at before each entry, or, as interrupts have
+ * to be on for it, after they were (CR3: vmx_look_at_cr3()).
  */
 static __always_inline void vmx_load(struct vmx_vcpu *vmx)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	int cpu = raw_smp_processor_id();
-	unsigned long cr3;
 
 	/* An atomic, hence a barrier, before flush_gen is read; pairs with dune_process_kick(). */
 	set_bit(cpu, cpumask_bits(vcpu->proc->cpus));
@@ -61,8 +61,7 @@ static __always_inline void vmx_load(struct vmx_vcpu *vmx)
 		/* What this CPU has cached under our EPTP may be of any age. */
 		vcpu->flush_gen = 0;
 	}
-	asm volatile("mov %%cr3, %0" : "=r"(cr3));
-	UPDATE_HOST(vmx->host_cr3, HOST_CR3, cr3);
+	UPDATE_HOST(vmx->host_cr3, HOST_CR3, READ_CR(3));
 	UPDATE_HOST(vmx->host_fs_base, HOST_FS_BASE, host_fs_base());
 	store_ldt(vmx->host_ldt);
 	vmx_msrs_load(vmx);
@@ -226,7 +225,6 @@ static noinline int vmx_not_ready(struct vmx_vcpu *vmx);
 static __always_inline int vmx_ready_to_enter(struct vmx_vcpu *vmx, int how)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
-	unsigned long cr4;
 
 	if (unlikely(READ_ONCE(current_thread_info()->flags) & BOUNCE_WORK))
 		return vmx_bounce(vmx);
@@ -234,8 +232,7 @@ static __always_inline int vmx_ready_to_enter(struct vmx_vcpu *vmx, int how)
 		return vmx_not_ready(vmx);
 	if (unlikely(vcpu->flush_gen != READ_ONCE(vcpu->proc->flush_gen)))
 		vmx_flush(vmx);
-	asm volatile("mov %%cr4, %0" : "=r"(cr4));
-	UPDATE_HOST(vmx->host_cr4, HOST_CR4, cr4);
+	UPDATE_HOST(vmx->host_cr4, HOST_CR4, READ_CR(4));
 	trace_dune_entry(vcpu);
 	return how;
 }
@@ -262,9 +259,20 @@ static noinline int vmx_not_ready(struct vmx_vcpu *vmx)
 	}
 	if (vcpu->flush_gen != READ_ONCE(vcpu->proc->flush_gen))
 		vmx_flush(vmx);
-	UPDATE_HOST(vmx->host_cr4, HOST_CR4, __read_cr4());
+	UPDATE_HOST(vmx->host_cr4, HOST_CR4, READ_CR(4));
 	trace_dune_entry(vcpu);
 	return VMX_LOOP_RELOAD;
+}
+
+/*
+ * Interrupts were on, and are off. What the thread did in the kernel may have patched code in another
+ * mm, and to come back from there can give its own a new PCID. An exit with the old one would have
+ * the CPU use a TLB of which the kernel believes that it does not.
+ */
+static __always_inline void vmx_look_at_cr3(struct vmx_vcpu *vmx)
+{
+	if (unlikely(READ_CR(3) != vmx->host_cr3))
+		vmx->vcpu.todo |= DUNE_TODO_LOAD;
 }
 
 /* What an exit wants that cannot be done with interrupts off. */
@@ -291,6 +299,7 @@ static noinline int vmx_slow_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 	else if (next == VMX_WAIT)
 		dune_vcpu_wait(&vmx->vcpu);
 	local_irq_disable();
+	vmx_look_at_cr3(vmx);
 	current->flags |= PF_VCPU;
 	return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
 }
@@ -323,6 +332,7 @@ static __always_inline int vmx_call(struct vmx_vcpu *vmx, unsigned long nr, enum
 		return VMX_LOOP_LEAVE;
 	}
 	local_irq_disable();
+	vmx_look_at_cr3(vmx);
 	current->flags |= PF_VCPU;
 	if (stays == VMX_STAYS_PARKED && vmx->vcpu.todo == DUNE_TODO_OPEN)
 		vmx_reopen(vmx);
@@ -415,7 +425,8 @@ __noendbr int vmx_turn(struct vmx_vcpu *vmx)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 	enum vmx_next next;
-	u32 reason, nr;
+	unsigned long nr;
+	u32 reason;
 	u64 rip;
 
 	/* The exit disarmed the host's breakpoints (SDM 28.5.1). */
@@ -435,8 +446,8 @@ __noendbr int vmx_turn(struct vmx_vcpu *vmx)
 			return vmx_other_turn(vmx, next);
 	}
 	vmcs_writel(GUEST_RIP, rip + 3);
-	nr = READ_ONCE(vmx->regs->rax); /* its low half, as Linux takes it */
-	switch (dune_syscall_way(vcpu, nr)) {
+	nr = (u32)READ_ONCE(vcpu->page->regs.rax); /* its low half, as Linux takes it */
+	switch (dune_syscall_way(vcpu, &nr)) {
 	case DUNE_CALL_FAST:
 		if (unlikely(vmx->put_back))
 			return vmx_call_put_back(vmx, nr);
@@ -444,7 +455,7 @@ __noendbr int vmx_turn(struct vmx_vcpu *vmx)
 	case DUNE_CALL_APART:
 		return vmx_call_apart(vmx, nr);
 	case DUNE_CALL_NONE:
-		vmx->regs->rax = -ENOSYS;
+		vcpu->page->regs.rax = -ENOSYS;
 		return vmx_ready_to_enter(vmx, VMX_LOOP_ENTER);
 	case DUNE_CALL_SLOW:
 		break;

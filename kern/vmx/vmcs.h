@@ -77,6 +77,14 @@ static __always_inline void vmx_vmxoff(void)
 	asm volatile("vmxoff" : : : "cc", "memory");
 }
 
+/* The register itself: the kernel's shadow of it is not for modules on every kernel. */
+#define READ_CR(n)									\
+({											\
+	unsigned long __cr;								\
+	asm volatile("mov %%cr" #n ", %0" : "=r"(__cr));				\
+	__cr;										\
+})
+
 #define VMX_NO_VMCS (~0ull)	/* VMPTRST's answer when none is current */
 
 static __always_inline u64 vmx_vmptrst(u64 *pa)

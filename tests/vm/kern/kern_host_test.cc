@@ -19,6 +19,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -427,6 +428,107 @@ TEST(Nmi, FindsTheHostInASpinningGuest) {
     stop = true;
     spinner.join();
     EXPECT_TRUE(end.left()) << end;
+}
+
+// --- PCIDs ---
+
+// What Linux thinks of a CPU's TLB: the first fields of struct tlb_state.
+struct TlbState {
+    uint64_t loaded_mm, last_user_mm;
+    uint16_t loaded_asid, next_asid;
+};
+constexpr unsigned kAsids = 6;  // TLB_NR_DYN_ASIDS
+
+std::optional<TlbState> tlb_state(unsigned cpu) {
+    static const auto symbols = support::kernel_symbols({"cpu_tlbstate", "__per_cpu_offset"});
+    uint64_t offset = 0;
+    TlbState state = {};
+    if (!support::read_kernel(symbols[1] + cpu * sizeof(offset), &offset, sizeof(offset)) ||
+        !support::read_kernel(symbols[0] + offset, &state, sizeof(state))) {
+        return std::nullopt;
+    }
+    return state;
+}
+
+// On CPU 1, ahead of Linux' own threads there.
+void have_cpu1(int priority) {
+    const sched_param param = {priority};
+    sched_setscheduler(0, SCHED_FIFO, &param);
+    pin_to(1);
+}
+
+// A new address space on CPU 1 for a moment.
+void visit_cpu1() {
+    const pid_t pid = support::fork_or_end();
+    if (pid == 0) {
+        have_cpu1(2);
+        _exit(0);
+    }
+    support::wait_status(pid);
+}
+
+TEST(Pcid, ThatChangesInACallIsTheOneToComeBackWith) {
+    // Linux patches its code through another address space, in the thread that makes it do so (any
+    // may, by socket options; here by a sysctl). There is room for six: if that one takes the place
+    // of ours, ours gets another, under which Linux flushes the TLB from then on.
+    const int patches = open("/proc/sys/kernel/sched_schedstats", O_RDWR | O_CLOEXEC);
+    ASSERT_GE(patches, 0);
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2 || !support::host_has("pcid")) {
+        GTEST_SKIP() << "one CPU, or no PCIDs";
+    }
+    struct Shared {
+        std::atomic<int> wanted, done;
+        std::atomic<bool> stop;
+    };
+    auto* shared = static_cast<Shared*>(
+        mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    pin_to(0);
+    const pid_t pid = support::fork_or_end();
+    if (pid == 0) {
+        have_cpu1(1);
+        const End end = guest::enter([&] {
+            while (!shared->stop) {
+                if (shared->wanted > shared->done) {
+                    call(SYS_pwrite64, patches, support::arg(shared->wanted & 1 ? "1" : "0"), 1, 0);
+                    shared->done++;
+                }
+            }
+        });
+        _exit(end.left() ? 0 : 1);
+    }
+    KernelLog log;
+    int changes = 0;
+    std::optional<TlbState> before, after;
+    for (int i = 0; i < 200 && changes == 0; i++) {
+        before = tlb_state(1);
+        ASSERT_TRUE(before) << "no /proc/kcore";
+        if (before->next_asid % kAsids != before->loaded_asid) {
+            visit_cpu1();
+            continue;
+        }
+        shared->wanted = shared->done + 1;
+        for (int ms = 0; ms < 5000 && shared->done < shared->wanted; ms++) {
+            usleep(1000);
+        }
+        // It is in the guest meanwhile: the NMI's exit loads what Linux is to go on with.
+        const size_t seen = log.text().size();
+        ASSERT_TRUE(support::write_file("/proc/sysrq-trigger", "l"));
+        after = tlb_state(1);
+        const size_t backtrace = log.text().find("NMI backtrace for cpu 1", seen);
+        const size_t cr3 = log.text().find(" CR3: ", backtrace);
+        if (backtrace == std::string::npos || cr3 == std::string::npos ||
+            after->loaded_mm != before->loaded_mm || after->loaded_asid == before->loaded_asid) {
+            continue;
+        }
+        changes++;
+        EXPECT_EQ(std::stoull(log.text().substr(cr3 + 6, 16), nullptr, 16) & 0xfff,
+                  after->loaded_asid + 1U);
+    }
+    EXPECT_EQ(changes, 1);
+    shared->stop = true;
+    EXPECT_EQ(support::wait_status(pid), 0);
+    EXPECT_EQ(pwrite(patches, "0", 1, 0), 1);
+    close(patches);
 }
 
 // --- counters ---

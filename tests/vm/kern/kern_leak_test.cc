@@ -2,8 +2,6 @@
 //
 // What comes and goes many times leaves nothing behind: VPIDs, and memory of the kernel's.
 
-#include <elf.h>
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -13,8 +11,6 @@
 #include <bit>
 #include <cstdint>
 #include <cstdio>
-#include <fstream>
-#include <string>
 #include <vector>
 
 #include "guest.h"
@@ -29,44 +25,11 @@ constexpr int kVcpus = 60'000;  // twice the VPIDs that there are, and more
 constexpr int kProcesses = 400;
 constexpr int64_t kNoise = 3 << 20;  // bytes: 32 a vCPU, two pages a process
 
-// Where a symbol of the module lies; 0 if the kernel does not tell.
-uint64_t module_symbol(const std::string& name) {
-    std::ifstream symbols("/proc/kallsyms");
-    for (std::string line; std::getline(symbols, line);) {
-        if (line.ends_with(" " + name + "\t[dune]")) {
-            return std::stoull(line, nullptr, 16);
-        }
-    }
-    return 0;
-}
-
-// Reads kernel memory; false if /proc/kcore does not have it.
-bool read_kernel(uint64_t address, void* to, size_t size) {
-    const int fd = open("/proc/kcore", O_RDONLY | O_CLOEXEC);
-    Elf64_Ehdr header;
-    bool done = false;
-    if (fd >= 0 && pread(fd, &header, sizeof(header), 0) == sizeof(header)) {
-        for (int i = 0; i < header.e_phnum && !done; i++) {
-            Elf64_Phdr segment;
-            const auto at =
-                static_cast<off_t>(header.e_phoff + sizeof(segment) * static_cast<size_t>(i));
-            if (pread(fd, &segment, sizeof(segment), at) == sizeof(segment) &&
-                segment.p_type == PT_LOAD && address - segment.p_vaddr < segment.p_memsz) {
-                const auto offset =
-                    static_cast<off_t>(segment.p_offset + address - segment.p_vaddr);
-                done = pread(fd, to, size, offset) == static_cast<ssize_t>(size);
-            }
-        }
-    }
-    close(fd);
-    return done;
-}
-
 // VPIDs in use; -1 if that can't be read.
 int vpids_in_use() {
     uint64_t bitmap[0x7000 / 64];
-    static const uint64_t address = module_symbol("vpids");
-    if (address == 0 || !read_kernel(address, bitmap, sizeof(bitmap))) {
+    static const uint64_t address = support::kernel_symbols({"vpids\t[dune]"})[0];
+    if (address == 0 || !support::read_kernel(address, bitmap, sizeof(bitmap))) {
         return -1;
     }
     int used = 0;

@@ -2,6 +2,7 @@
 
 #include "support.h"
 
+#include <elf.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -76,6 +77,43 @@ std::optional<uint64_t> host_msr(uint32_t msr, int cpu) {
     const bool read = fd >= 0 && pread(fd, &value, sizeof(value), msr) == sizeof(value);
     close(fd);
     return read ? std::optional(value) : std::nullopt;
+}
+
+std::vector<uint64_t> kernel_symbols(const std::vector<std::string>& names) {
+    std::vector<uint64_t> found(names.size());
+    size_t missing = names.size();
+    std::ifstream symbols("/proc/kallsyms");
+    for (std::string line; missing != 0 && std::getline(symbols, line);) {
+        for (size_t i = 0; i < names.size(); i++) {
+            if (found[i] == 0 && line.ends_with(names[i]) &&
+                line[line.size() - names[i].size() - 1] == ' ') {
+                found[i] = std::stoull(line, nullptr, 16);
+                missing--;
+            }
+        }
+    }
+    return found;
+}
+
+bool read_kernel(uint64_t address, void* to, size_t size) {
+    const int fd = open("/proc/kcore", O_RDONLY | O_CLOEXEC);
+    Elf64_Ehdr header;
+    bool done = false;
+    if (fd >= 0 && pread(fd, &header, sizeof(header), 0) == sizeof(header)) {
+        for (int i = 0; i < header.e_phnum && !done; i++) {
+            Elf64_Phdr segment;
+            const auto at =
+                static_cast<off_t>(header.e_phoff + sizeof(segment) * static_cast<size_t>(i));
+            if (pread(fd, &segment, sizeof(segment), at) == sizeof(segment) &&
+                segment.p_type == PT_LOAD && address - segment.p_vaddr < segment.p_memsz) {
+                const auto offset =
+                    static_cast<off_t>(segment.p_offset + address - segment.p_vaddr);
+                done = pread(fd, to, size, offset) == static_cast<ssize_t>(size);
+            }
+        }
+    }
+    close(fd);
+    return done;
 }
 
 bool write_file(const char* path, const char* word) {

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace support {
 
@@ -53,6 +54,12 @@ uint64_t number_in(const char* path, const std::string& name);
 bool pin_to(int cpu);
 // One of a CPU's MSRs, by the msr driver; nothing if it can't be read. Root.
 std::optional<uint64_t> host_msr(uint32_t msr, int cpu);
+
+// Where symbols of the kernel's lie, or, as "name\t[dune]", of the module's; 0 if Linux does not
+// tell. To read its list takes seconds of an emulator, so all at once. Root.
+std::vector<uint64_t> kernel_symbols(const std::vector<std::string>& names);
+// Reads kernel memory; false if /proc/kcore does not have it. Root.
+bool read_kernel(uint64_t address, void* to, size_t size);
 
 // Does /proc/cpuinfo name a feature?
 bool host_has(const std::string& flag);
