@@ -6,6 +6,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/nospec.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -85,6 +86,7 @@ static long dune_slots(struct dune_process *proc, unsigned long arg, bool set)
 	if (slots.reserved || !slots.count || slots.count > proc->nr_slots ||
 	    slots.first > proc->nr_slots - slots.count)
 		return -EINVAL;
+	slots.first = array_index_nospec(slots.first, proc->nr_slots);
 	va = kvmalloc_array(slots.count, sizeof(*va), GFP_KERNEL_ACCOUNT);
 	if (!va)
 		return -ENOMEM;

@@ -11,6 +11,7 @@
 
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
+#include <linux/nospec.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
@@ -191,11 +192,12 @@ static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, u32 access
 
 static bool mirror_address(struct dune_process *proc, u64 gpa, unsigned long *addr)
 {
+	u64 slot = gpa >> DUNE_SLOT_SHIFT;
 	u32 va;
 
-	if (unlikely(gpa >> DUNE_SLOT_SHIFT >= proc->nr_slots))
-		return false;
-	va = READ_ONCE(proc->slots[gpa >> DUNE_SLOT_SHIFT]);
+	/* One that does not exist is slot 0, which shows nothing; for speculation as well. */
+	slot &= array_index_mask_nospec(slot, proc->nr_slots);
+	va = READ_ONCE(proc->slots[slot]);
 	*addr = ((unsigned long)va << DUNE_SLOT_SHIFT) | (gpa & ((1ul << DUNE_SLOT_SHIFT) - 1));
 	return va != DUNE_SLOT_NONE;
 }

@@ -292,12 +292,12 @@ static noinline int vmx_slow_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 		current->flags &= ~PF_VCPU;
 		local_irq_enable();
 	}
-	if (next == VMX_USER)
-		return VMX_LOOP_LEAVE;
 	if (next == VMX_FAULT)
 		vmx_mirror(vmx);
 	else if (next == VMX_WAIT)
 		dune_vcpu_wait(&vmx->vcpu);
+	else if (next == VMX_USER)
+		return VMX_LOOP_LEAVE;
 	local_irq_disable();
 	vmx_look_at_cr3(vmx);
 	current->flags |= PF_VCPU;
