@@ -70,12 +70,19 @@ SYM_FUNC_START(\name)
 .Lcr2_done\@:
 	.if \safe
 	call vmx_guard_entry
+	testl $VMX_MIT_VERW, vmx_mitigations(%rip)
 	.endif
-	cmpb $0, VMX_OFF_LAUNCHED(%rdi)
+	btl $0, VMX_OFF_LAUNCHED(%rdi)	/* leaves ZF alone, as VERW leaves CF */
 	mov VMX_OFF_REGS(%rdi), %rdi
 	LOAD_REGS rax, rcx, rdx, rsi, r8, r9, r10, r11, rdi
+	.if \safe
+	/* Last of all: what is loaded, pushed or popped after it is in the buffers again. */
+	jz .Lcleared\@
+	verw vmx_verw_selector(%rip)
+.Lcleared\@:
+	.endif
 	UNWIND_HINT_SAVE
-	je .Llaunch\@
+	jnc .Llaunch\@
 	vmresume
 	jmp .Lfail\@
 .Llaunch\@:
@@ -140,10 +147,7 @@ SYM_FUNC_START_LOCAL(vmx_guard_entry)
 	mov $L1D_FLUSH, %eax
 	xor %edx, %edx
 	wrmsr
-1:	testl $VMX_MIT_VERW, vmx_mitigations(%rip)
-	jz 2f
-	verw vmx_verw_selector(%rip)
-2:	lfence
+1:	lfence
 	RET
 SYM_FUNC_END(vmx_guard_entry)
 
