@@ -293,10 +293,11 @@ void vmx_leave_cpu(struct vmx_vcpu *vmx)
 
 /**
  * vmx_clear_cpu() - leave no VMCS of ours active on this CPU
+ * @unused: as on_each_cpu() wants it
  *
  * Context: preemption off, or an IPI.
  */
-void vmx_clear_cpu(void)
+void vmx_clear_cpu(void *unused)
 {
 	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
 	struct vmx_vcpu *vmx, *next;
@@ -341,7 +342,7 @@ static struct notifier_block vmx_module_nb = { .notifier_call = vmx_module_notif
 /* Before KVM turns VMX off on a CPU that goes down, and after the last thread left it. */
 static int vmx_cpu_down(unsigned int cpu)
 {
-	vmx_clear_cpu();
+	vmx_clear_cpu(NULL);
 	return 0;
 }
 

@@ -12,16 +12,11 @@
 
 bool vmx_stopped;
 
-static void vmx_stop_cpu(void *unused)
-{
-	vmx_clear_cpu();
-}
-
 static void vmx_stop(bool stop)
 {
 	WRITE_ONCE(vmx_stopped, stop);
 	if (stop)
-		on_each_cpu(vmx_stop_cpu, NULL, 1);
+		on_each_cpu(vmx_clear_cpu, NULL, 1);
 }
 
 static int vmx_pm_notify(struct notifier_block *nb, unsigned long event, void *unused)

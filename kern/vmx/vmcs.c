@@ -128,14 +128,12 @@ static void vmcs_init_controls(struct vmx_vcpu *vmx)
 	vmcs_writel(CR4_GUEST_HOST_MASK, ~dune_vmx_engine.cr4_guest_bits);
 }
 
-static void vmcs_init_host(struct vmx_vcpu *vmx)
+static void vmcs_init_host(void)
 {
 	vmcs_write16(HOST_CS_SELECTOR, __KERNEL_CS);
 	vmcs_write16(HOST_SS_SELECTOR, __KERNEL_DS);
 	vmcs_writel(HOST_RIP, (unsigned long)(vmx_use_safe_entry ? vmx_exit_point_safe :
 								   vmx_exit_point));
-	vmx->host_rsp = 0;
-	vmx->host_cpu = -1;
 }
 
 /**
@@ -146,7 +144,7 @@ void vmx_vmcs_init(struct vmx_vcpu *vmx)
 {
 	vmcs_zero(vmx_zero_always, ARRAY_SIZE(vmx_zero_always));
 	vmcs_init_controls(vmx);
-	vmcs_init_host(vmx);
+	vmcs_init_host();
 	vmx_vmcs_reset_guest(vmx);
 	vmx->ready = true;
 }

@@ -116,7 +116,7 @@ int vmx_power_init(void);
 void vmx_power_exit(void);
 
 /* own.c */
-void vmx_clear_cpu(void);
+void vmx_clear_cpu(void *unused);
 int vmx_own_init(void);
 void vmx_own_exit(void);
 bool vmx_open_slow(struct vmx_vcpu *vmx);
