@@ -317,6 +317,10 @@ End Vcpu::run(const Options& options) {
 namespace {
 
 bool makes_a_process(long nr, uint64_t flags) {
+    if (nr == SYS_clone3) {
+        flags = *reinterpret_cast<const uint64_t*>(flags);  // the first of struct clone_args
+        nr = SYS_clone;
+    }
     return nr == SYS_fork || nr == SYS_vfork ||
            (nr == SYS_clone && (!(flags & CLONE_VM) || flags & CLONE_VFORK));
 }
@@ -346,7 +350,8 @@ void Vcpu::do_call(const Options& options, int handlers_before) {
         return;
     }
     const auto nr = static_cast<long>(r.rax);
-    if (!makes_a_process(nr, r.rdi)) {
+    // A null pointer is for Linux to refuse.
+    if ((nr == SYS_clone3 && r.rdi == 0) || !makes_a_process(nr, r.rdi)) {
         r.rax = static_cast<uint64_t>(host_call(
             nr, static_cast<long>(r.rdi), static_cast<long>(r.rsi), static_cast<long>(r.rdx),
             static_cast<long>(r.r10), static_cast<long>(r.r8), static_cast<long>(r.r9)));
@@ -354,8 +359,9 @@ void Vcpu::do_call(const Options& options, int handlers_before) {
     }
     const dune_vcpu_page snapshot = *page_;
     const uint64_t fs_base = read_fs_base();
-    const long pid = raw_call(nr, static_cast<long>(r.rdi), 0, static_cast<long>(r.rdx),
-                              static_cast<long>(r.r10), 0, 0);
+    const long pid =
+        raw_call(nr, static_cast<long>(r.rdi), nr == SYS_clone3 ? static_cast<long>(r.rsi) : 0,
+                 static_cast<long>(r.rdx), static_cast<long>(r.r10), 0, 0);
     if (pid == 0) {
         go_on_in_child(snapshot, fs_base, options);
     }

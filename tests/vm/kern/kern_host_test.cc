@@ -3,11 +3,15 @@
 // The host around the guest: KVM guests on the same CPUs, CPUs that come and go, migration, NMIs,
 // counters, and the time that the process is charged for.
 
+#include <asm/ldt.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/hw_breakpoint.h>
 #include <linux/kvm.h>
+#include <linux/perf_event.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/io.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -428,6 +432,91 @@ TEST(Nmi, FindsTheHostInASpinningGuest) {
     stop = true;
     spinner.join();
     EXPECT_TRUE(end.left()) << end;
+}
+
+// --- what the host's user mode has of the CPU ---
+
+TEST(HostState, PortsThatWereGranted) {
+    // VM exit cuts the TSS short, and the I/O bitmap with it.
+    const int status = support::status_of([] {
+        if (ioperm(0x80, 1, 1) != 0) {
+            _exit(77);
+        }
+        for (int i = 0; i < 20; i++) {
+            guest::enter([] {
+                call(SYS_getpid);
+                guest::slow_call(SYS_getpid);
+            });
+            asm volatile("outb %0, $0x80" : : "a"('\0'));
+        }
+        _exit(0);
+    });
+    if (WEXITSTATUS(status) == 77) {
+        GTEST_SKIP() << "no ioperm()";
+    }
+    EXPECT_EQ(status, 0) << std::hex << status;
+}
+
+TEST(HostState, LdtOfTheProcess) {
+    const int status = support::status_of([] {
+        user_desc entry = {};
+        entry.entry_number = 3;
+        entry.base_addr = 0x1000;
+        entry.limit = 0xfffff;
+        entry.seg_32bit = 1;
+        entry.useable = 1;
+        if (syscall(SYS_modify_ldt, 1, &entry, sizeof(entry)) != 0) {
+            _exit(77);
+        }
+        for (int i = 0; i < 20; i++) {
+            guest::enter([] { call(SYS_getpid); });
+            // #GP, if VM exit left no table to look in.
+            asm volatile("mov %0, %%es\n mov %1, %%es" : : "r"(3 << 3 | 7), "r"(0));
+        }
+        _exit(0);
+    });
+    if (WEXITSTATUS(status) == 77) {
+        GTEST_SKIP() << "no modify_ldt()";
+    }
+    EXPECT_EQ(status, 0) << std::hex << status;
+}
+
+TEST(HostState, Watchpoints) {
+    // VM exit disarms the host's breakpoints.
+    static volatile uint64_t watched;
+    perf_event_attr attr = {};
+    attr.type = PERF_TYPE_BREAKPOINT;
+    attr.size = sizeof(attr);
+    attr.bp_type = HW_BREAKPOINT_W;
+    attr.bp_addr = reinterpret_cast<uint64_t>(&watched);
+    attr.bp_len = HW_BREAKPOINT_LEN_8;
+    const int event = static_cast<int>(syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0));
+    if (event < 0) {
+        GTEST_SKIP() << "no hardware breakpoints: " << std::strerror(errno);
+    }
+    const auto seen = [&] {
+        uint64_t count = 0;
+        EXPECT_EQ(read(event, &count, sizeof(count)), static_cast<ssize_t>(sizeof(count)));
+        return count;
+    };
+    int pipes[2];
+    ASSERT_EQ(pipe(pipes), 0);
+    watched = 1;
+    EXPECT_EQ(seen(), 1U);
+    const End end = guest::enter([&] {
+        watched = 2;  // the guest's own is not the host's to see
+        call(SYS_getpid);
+        // Linux writes there, in a call that does not leave the kernel.
+        call(SYS_write, pipes[1], support::arg("12345678"), 8);
+        call(SYS_read, pipes[0], reinterpret_cast<long>(&watched), 8);
+    });
+    EXPECT_TRUE(end.left()) << end;
+    EXPECT_EQ(seen(), 2U) << "in the call";
+    watched = 3;
+    EXPECT_EQ(seen(), 3U) << "afterwards";
+    close(event);
+    close(pipes[0]);
+    close(pipes[1]);
 }
 
 // --- PCIDs ---

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -78,6 +79,29 @@ TEST(Life, ForkBranchesTwentyTimes) {
     });
     ASSERT_TRUE(end.left()) << end;
     EXPECT_EQ(end.argument, 0U);
+}
+
+TEST(Life, Clone3) {
+    clone_args args = {};
+    args.exit_signal = SIGCHLD;
+    char* own = map(kPage);
+    int status = 0, pidfd = -1;
+    args.flags = CLONE_PIDFD;
+    args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
+    siginfo_t info = {};
+    const End end = guest::enter([&] {
+        const long pid = call(SYS_clone3, arg(&args), sizeof(args));
+        if (pid == 0) {
+            *own = 3;
+            call(SYS_exit_group, *own);
+        }
+        call(SYS_waitid, P_PIDFD, pidfd, arg(&info), WEXITED | WNOWAIT);
+        call(SYS_wait4, pid, arg(&status), 0, 0);
+    });
+    ASSERT_TRUE(end.left()) << end;
+    EXPECT_EQ(info.si_status, 3) << "by its pidfd";
+    EXPECT_EQ(WEXITSTATUS(status), 3);
+    EXPECT_EQ(*own, 0);
 }
 
 TEST(Life, Vfork) {
@@ -375,6 +399,69 @@ TEST(Cgroups, EptTablesAreCharged) {
     ASSERT_EQ(write(pipes[1][1], "x", 1), 1);
     EXPECT_EQ(wait_status(pid), 0);
     EXPECT_GE(after - before, 200 * kPage);
+}
+
+TEST(Cgroups, AFrozenGuestStandsStill) {
+    const Cgroup group("dune-freeze");
+    if (!group.ok()) {
+        GTEST_SKIP() << "no control groups of version 2";
+    }
+    auto* rounds = static_cast<std::atomic<uint64_t>*>(
+        mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    const pid_t pid = fork_or_end();
+    if (pid == 0) {
+        guest::Machine::get();  // opened anew by one thread, not by several at once
+        // One spins, one makes calls, one sleeps.
+        std::thread([] { guest::enter([] { call(SYS_pause); }); }).detach();
+        std::thread([&] {
+            guest::enter([&] {
+                for (;;) {
+                    call(SYS_getppid);
+                    rounds[1]++;
+                }
+            });
+        }).detach();
+        guest::enter([&] {
+            for (;;) {
+                rounds[0]++;
+            }
+        });
+        _exit(99);
+    }
+    const auto both = [&] { return std::pair(rounds[0].load(), rounds[1].load()); };
+    const auto goes_on = [&] {
+        const auto then = both();
+        for (int i = 0; i < 2000; i++) {
+            const auto now = both();
+            if (now.first > then.first && now.second > then.second) {
+                return true;
+            }
+            usleep(1000);
+        }
+        return false;
+    };
+    const auto frozen = [&] {
+        return support::number_in("/sys/fs/cgroup/dune-freeze/cgroup.events", "frozen");
+    };
+    group.set("cgroup.procs", std::to_string(pid));
+    EXPECT_TRUE(goes_on());
+    for (int i = 0; i < 3; i++) {
+        group.set("cgroup.freeze", "1");
+        for (int ms = 0; ms < 5000 && frozen() == 0; ms++) {
+            usleep(1000);
+        }
+        ASSERT_EQ(frozen(), 1U) << "each thread of it";
+        const auto then = both();
+        usleep(30'000);
+        EXPECT_EQ(both(), then);
+        if (i < 2) {
+            group.set("cgroup.freeze", "0");
+            EXPECT_TRUE(goes_on());
+        }
+    }
+    kill(pid, SIGKILL);
+    EXPECT_EQ(WTERMSIG(wait_status(pid)), SIGKILL) << "while it is frozen";
+    munmap(rounds, kPage);
 }
 
 // --- the module ---
