@@ -76,6 +76,31 @@ TEST_F(Mirror, ShowsEachSizeAtItsPlace) {
     EXPECT_EQ(logic_walk(3 * k1G + 0x123456).level, 3);
 }
 
+class FiveLevels : public Mirror {
+  protected:
+    void SetUp() override {
+        logic_host_five_levels(true);
+        Mirror::SetUp();
+    }
+    void TearDown() override {
+        Mirror::TearDown();
+        logic_host_five_levels(false);
+    }
+};
+
+TEST_F(FiveLevels, OfTheHostsAreWalked) {
+    logic_host_vma(0, ~uint64_t{0} >> 17, kR | kW | kX);
+    EXPECT_FALSE(logic_try(2 * k1G, kR));
+    EXPECT_EQ(logic_fault(2 * k1G, kR), 0) << "nothing there yet: the guest tries again";
+    EXPECT_FALSE(present(2 * k1G));
+    logic_host_set(100 * k1G + kPage, 1, 0x7000 | kAll);
+    logic_host_set(101 * k1G, 3, 5 * k1G | kAll | kLarge);
+    EXPECT_EQ(logic_fault(2 * k1G + kPage, kR), 0);
+    EXPECT_EQ(logic_fault(1 * k1G, kR), 0);
+    EXPECT_EQ(logic_walk(2 * k1G + kPage).pa, 0x7000U);
+    EXPECT_EQ(logic_walk(1 * k1G + kPage).pa, 5 * k1G + kPage);
+}
+
 TEST_F(Mirror, GivesWhatUserModeMayDo) {
     logic_host_vma(0, ~uint64_t{0} >> 17, kR);
     constexpr unsigned kWb = LOGIC_MEMTYPE_WB;

@@ -10,6 +10,7 @@ struct vmx_config vmx_config;
 struct dune_engine dune_vmx_engine;
 const struct dune_engine* dune_engine = &dune_vmx_engine;
 size_t shim_pages;
+bool shim_five_levels;
 
 static struct mm_struct mm;
 static struct shim_task task = {&mm};
@@ -139,6 +140,10 @@ void dune_tables_free(struct list_head* freed) {
 
 /* --- the process --- */
 
+void logic_host_five_levels(bool on) {
+    shim_five_levels = on;
+}
+
 void logic_start(int max_level, bool accessed_bits, unsigned gpa_bits) {
     vmx_config.ept_ad = accessed_bits;
     dune_vmx_engine = (struct dune_engine){
@@ -175,7 +180,7 @@ size_t logic_end(void) {
         __free_page(virt_to_page(vmx.vcpu.tables[--vmx.vcpu.nr_tables]));
     dune_mirror_notifier_ops.release(&proc->notifier, &mm);
     dune_process_put(proc);
-    free_host_table(mm.pgd, 4);
+    free_host_table(mm.pgd, shim_five_levels ? 5 : 4);
     return shim_pages;
 }
 
@@ -277,7 +282,7 @@ uint32_t logic_shown_in(uint32_t va_slot) {
 void logic_host_set(uint64_t va, int level, uint64_t entry) {
     u64* table = mm.pgd;
 
-    for (int l = 4; l > level; l--) {
+    for (int l = shim_five_levels ? 5 : 4; l > level; l--) {
         u64* e = &table[va >> (12 + 9 * (l - 1)) & 511];
 
         if (!(*e & _PAGE_PRESENT))

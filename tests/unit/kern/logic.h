@@ -32,6 +32,8 @@ struct logic_found {
     bool malformed;  // a reserved bit, or an address that is not aligned
 };
 
+// Whether the host's page table has five levels (LA57), from the next process on.
+void logic_host_five_levels(bool on);
 // A process with nothing in it. Largest level of a leaf, accessed bits, width of its addresses.
 void logic_start(int max_level, bool accessed_bits, unsigned gpa_bits);
 // Frees it; how many pages are allocated then, which should be none.

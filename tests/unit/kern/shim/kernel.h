@@ -266,6 +266,7 @@ struct shim_task {
     struct mm_struct* mm;
 };
 extern struct shim_task* current;
+extern bool shim_five_levels;
 
 #define task_tgid_nr(task) 1
 static inline bool signal_pending(const struct shim_task* task) {
@@ -341,8 +342,7 @@ struct vm_area_struct* find_vma(struct mm_struct* mm, unsigned long addr);
 #define MSR_IA32_CR_PAT 0x277
 #define rdmsrl(msr, val) ((val) = 0x0007040600070406ull) /* as Linux sets PAT up */
 #define wrmsrl(msr, val) ((void)(val))
-#define rdmsrl_safe(msr, p) (*(p) = 0, 0)
-#define pgtable_l5_enabled() false
+#define pgtable_l5_enabled() shim_five_levels
 #define raw_smp_processor_id() 0
 #define DECLARE_PER_CPU(type, name) extern type name
 
@@ -364,5 +364,7 @@ struct desc_ptr {
     unsigned long address;
 };
 enum { GUEST_RSP = 0x681c, GUEST_RIP = 0x681e, GUEST_RFLAGS = 0x6820 };
+
+#include "shim/cpu.h"
 
 #endif
