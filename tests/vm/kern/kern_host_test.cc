@@ -206,6 +206,37 @@ TEST(Kvm, MadeByTheGuestItself) {
     close(kvm);
 }
 
+TEST(Kvm, UnmadeByTheGuestItself) {
+    // The end of a virtual machine loads its VMCSs once more, in the call that closes its last file.
+    const int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (kvm < 0) {
+        GTEST_SKIP() << "no kvm";
+    }
+    const long pid = getpid();
+    for (int i = 0; i < 10; i++) {
+        const int vm = ioctl(kvm, KVM_CREATE_VM, 0);
+        ASSERT_GE(vm, 0);
+        const int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+        ASSERT_GE(vcpu, 0);
+        // The end of the one that ran last leaves none of KVM's on the CPU.
+        KvmGuest().turn();
+        long seen[3] = {}, closed = 0;
+        const End end = guest::enter([&] {
+            seen[0] = call(SYS_getpid);
+            closed = call(SYS_close, i & 1 ? vm : vcpu);
+            seen[1] = call(SYS_getpid);
+            closed |= call(SYS_close, i & 1 ? vcpu : vm);
+            seen[2] = call(SYS_getpid);
+        });
+        ASSERT_TRUE(end.left()) << end;
+        EXPECT_EQ(closed, 0);
+        for (const long each : seen) {
+            EXPECT_EQ(each, pid);
+        }
+    }
+    close(kvm);
+}
+
 TEST(Kvm, LoadedWhileDuneRuns) {
     if (access("/dev/kvm", F_OK) == 0) {
         GTEST_SKIP() << "KVM is loaded already";
