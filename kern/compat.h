@@ -33,6 +33,11 @@
 #define dune_task_rseq_sig(t) ((t)->rseq_sig)
 #endif
 
+/* Not every kernel knows this one; what it wants done is the same. */
+#ifndef X86_BUG_RFDS
+#define X86_BUG_RFDS X86_BUG_MDS
+#endif
+
 /* 7.3 has bool where it had int: whatever these operations return. */
 #define dune_young_t typeof(((struct mmu_notifier_ops *)0)->test_young(NULL, NULL, 0))
 

@@ -18,11 +18,11 @@ const struct dune_engine *dune_engine = &dune_vmx_engine;
 
 static int __init dune_init(void)
 {
-	int ret = dune_mirror_init();
+	int ret = dune_vmx_init();
 
-	ret = ret ?: dune_vmx_init();
 	if (ret)
 		return ret;
+	dune_mirror_init();
 	dune_syscall_init(fast_syscalls);
 	dune_debugfs_init();
 	preempt_notifier_inc();

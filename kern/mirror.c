@@ -26,12 +26,8 @@ static int mirror_top_shift;	/* of the root table */
 
 #define PGDIR_SHIFT_4 39		/* of the root of four levels */
 
-/**
- * dune_mirror_init() - learn the shape of page tables here
- *
- * Return: 0.
- */
-int __init dune_mirror_init(void)
+/** dune_mirror_init() - learn the shape of page tables here */
+void __init dune_mirror_init(void)
 {
 	u64 pat;
 	int i;
@@ -44,7 +40,6 @@ int __init dune_mirror_init(void)
 		mirror_memtype[i] = (type == 7 ? 0 : type) << DUNE_LEAF_MEMTYPE_SHIFT;
 	}
 	mirror_top_shift = pgtable_l5_enabled() ? 48 : PGDIR_SHIFT_4;
-	return 0;
 }
 
 static __always_inline u32 mirror_type(u64 val, int shift)

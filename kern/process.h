@@ -92,7 +92,7 @@ void dune_counters_add(struct dune_counters *to, const struct dune_counters *fro
 /* __noendbr here and elsewhere: called by name alone, on a way whose instructions we count */
 __noendbr bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access);
 int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access);
-int dune_mirror_init(void);
+void dune_mirror_init(void);
 extern const struct mmu_notifier_ops dune_mirror_notifier_ops;
 
 #ifdef CONFIG_DEBUG_FS

@@ -186,7 +186,7 @@ static int vmx_caps_bugs(bool allow_unsafe)
 				       "this CPU has L1TF, and its microcode cannot flush the L1 data cache");
 	}
 	if (boot_cpu_has_bug(X86_BUG_MDS) || boot_cpu_has_bug(X86_BUG_TAA) ||
-	    boot_cpu_has_bug(X86_BUG_MMIO_STALE_DATA)) {
+	    boot_cpu_has_bug(X86_BUG_MMIO_STALE_DATA) || boot_cpu_has_bug(X86_BUG_RFDS)) {
 		/* The L1D flush clears the buffers as well. */
 		if (boot_cpu_has(X86_FEATURE_MD_CLEAR))
 			vmx_mitigations |= VMX_MIT_VERW;

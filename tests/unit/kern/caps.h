@@ -22,6 +22,7 @@ enum caps_has {
     CAPS_MDS,
     CAPS_TAA,
     CAPS_MMIO_STALE_DATA,
+    CAPS_RFDS,
     CAPS_BHI,
     CAPS_MITIGATIONS_OFF,
 };

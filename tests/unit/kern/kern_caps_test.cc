@@ -183,7 +183,7 @@ void expect_hole(const std::string& bug) {
 TEST_F(Caps, ABugWithoutItsCureIsRefused) {
     caps_set(CAPS_L1TF, true);
     expect_hole("L1TF");
-    for (const caps_has bug : {CAPS_MDS, CAPS_TAA, CAPS_MMIO_STALE_DATA}) {
+    for (const caps_has bug : {CAPS_MDS, CAPS_TAA, CAPS_MMIO_STALE_DATA, CAPS_RFDS}) {
         caps_start();
         caps_set(bug, true);
         expect_hole("MDS");

@@ -69,9 +69,11 @@ enum {
     X86_BUG_MDS,
     X86_BUG_TAA,
     X86_BUG_MMIO_STALE_DATA,
+    X86_BUG_RFDS,
     X86_BUG_BHI,
     SHIM_MITIGATIONS_OFF,
 };
+#define X86_BUG_RFDS X86_BUG_RFDS
 #define X86_BUG_BHI X86_BUG_BHI
 
 struct shim_cpu {
