@@ -207,7 +207,8 @@ TEST(Kvm, MadeByTheGuestItself) {
 }
 
 TEST(Kvm, UnmadeByTheGuestItself) {
-    // The end of a virtual machine loads its VMCSs once more, in the call that closes its last file.
+    // The end of a virtual machine loads its VMCSs once more, in the call that closes its last
+    // file.
     const int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (kvm < 0) {
         GTEST_SKIP() << "no kvm";

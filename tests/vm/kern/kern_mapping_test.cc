@@ -269,6 +269,52 @@ TEST_F(Userfault, UserModeOnly) {
     }
 }
 
+TEST(UserfaultWriteProtect, TakesTheGuestsWrites) {
+    // A write to a page that is write-protected waits until somebody allows it; reads go on.
+    const int fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+    if (fd < 0) {
+        GTEST_SKIP() << "no userfaultfd: " << strerror(errno);
+    }
+    uffdio_api api = {UFFD_API, UFFD_FEATURE_PAGEFAULT_FLAG_WP, 0};
+    char* p = map(kPage);
+    madvise(p, kPage, MADV_NOHUGEPAGE);
+    poke(p, 1);
+    uffdio_register reg = {};
+    reg.range = {reinterpret_cast<uint64_t>(p), kPage};
+    reg.mode = UFFDIO_REGISTER_MODE_WP;
+    if (ioctl(fd, UFFDIO_API, &api) != 0 || ioctl(fd, UFFDIO_REGISTER, &reg) != 0) {
+        close(fd);
+        GTEST_SKIP() << "no write protection";
+    }
+    int faults = 0;
+    std::atomic<bool> stop = false;
+    std::thread handler([&] {
+        while (!stop) {
+            pollfd poll_fd = {fd, POLLIN, 0};
+            uffd_msg message;
+            if (poll(&poll_fd, 1, 20) == 1 &&
+                read(fd, &message, sizeof(message)) == sizeof(message)) {
+                faults += (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0;
+                uffdio_writeprotect allow = {reg.range, 0};
+                ioctl(fd, UFFDIO_WRITEPROTECT, &allow);
+            }
+        }
+    });
+    for (int i = 0; i < 4; i++) {
+        uffdio_writeprotect forbid = {reg.range, UFFDIO_WRITEPROTECT_MODE_WP};
+        EXPECT_EQ(ioctl(fd, UFFDIO_WRITEPROTECT, &forbid), 0);
+        EXPECT_EQ(peek(p), i + 1);
+        EXPECT_EQ(faults, i) << "a read is none";
+        poke(p, static_cast<char>(i + 2));
+        EXPECT_EQ(faults, i + 1);
+        poke(p + 1, 'x');
+        EXPECT_EQ(faults, i + 1) << "allowed";
+    }
+    stop = true;
+    handler.join();
+    close(fd);
+}
+
 TEST_F(Userfault, ASlotHiddenWhileTheFaultWaits) {
     // Nobody would take that page out of the mirror any more: it must not get there.
     uint32_t va = 0x280000000000 >> DUNE_SLOT_SHIFT;
