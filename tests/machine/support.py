@@ -14,6 +14,7 @@ MACHINE = PROJECT / "scripts/machine"
 sys.path.insert(0, str(PROJECT / "scripts"))
 
 from machine_lib import paths  # noqa: E402
+from machine_lib.errors import STATUS_MACHINE  # noqa: E402
 
 BORROWED = ("apt", "bochs", "kernels", "packages", "resolved", "rootfs", "toolchains")
 LIMIT_SECONDS = 600
@@ -80,3 +81,11 @@ class Case(Scratch):
     def assert_status(self, result, status):
         """Fails with all that the program said."""
         self.assertEqual(result.returncode, status, f"\n{result.stdout}\n{result.stderr}")
+
+    def assert_full_disk_is_said(self, *options):
+        """Fails unless a command whose output goes to a full disk ends in a line about it."""
+        with open("/dev/full", "wb") as full:
+            result = subprocess.run([MACHINE, "run", "--no-module", *options, "--", "echo", "x"], check=False, text=True,
+                                    stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual(result.returncode, STATUS_MACHINE, result.stderr)
+        self.assertIn("the command's output cannot be written", result.stderr)

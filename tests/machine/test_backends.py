@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The backends that need VT-x, in a machine that has it: native, and QEMU, whose guest has it from KVM."""
+"""The backends that need VT-x, in a machine that has it: native, and QEMU, whose guest has it from KVM; and the slow one."""
 
 import os
 import pathlib
@@ -95,6 +95,11 @@ class Qemu(Backend):
         self.assertIn("it is late\n", output)
         self.assertRegex(output, r"drwxrwxrwt .* /tmp\n")
         self.assertIn(PASSED, output)
+
+
+class Bochs27(support.Case):
+    def test_the_output_goes_to_a_full_disk(self):
+        self.assert_full_disk_is_said("--backend", "bochs27")
 
 
 if __name__ == "__main__":

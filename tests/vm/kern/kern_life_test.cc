@@ -487,7 +487,7 @@ TEST(Module, StaysWhileItIsUsed) {
 // --- many ---
 
 TEST(Many, ProcessesOneAfterTheOther) {
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 50; i++) {
         ASSERT_EQ(status_of([] { _exit(guest::enter([] { call(SYS_getpid); }).left() ? 0 : 1); }),
                   0)
             << i;

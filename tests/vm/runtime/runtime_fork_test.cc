@@ -221,7 +221,7 @@ void fork_while_hammered(Fork make_child) {
     std::vector<std::thread> threads;
     for (std::size_t i = 0; i < kThreads; ++i)
         threads.emplace_back([&stop, range] { hammer(stop, range); });
-    for (int i = 0; i < 6 && !testing::Test::HasFailure(); ++i) {
+    for (int i = 0; i < 4 && !testing::Test::HasFailure(); ++i) {
         const pid_t pid = make_child();
         if (pid == 0) {
             // A child that waits for a lock for ever: the default action ends it.
