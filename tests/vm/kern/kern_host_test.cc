@@ -535,6 +535,12 @@ TEST(HostState, Watchpoints) {
     ASSERT_EQ(pipe(pipes), 0);
     watched = 1;
     EXPECT_EQ(seen(), 1U);
+    // Where REP MOVSB is fast, Linux writes there byte by byte.
+    ASSERT_EQ(write(pipes[1], "12345678", 8), 8);
+    ASSERT_EQ(read(pipes[0], const_cast<uint64_t*>(&watched), 8), 8);
+    const uint64_t before = seen();
+    const uint64_t copy = before - 1;
+    EXPECT_GE(copy, 1U);
     const End end = guest::enter([&] {
         watched = 2;  // the guest's own is not the host's to see
         call(SYS_getpid);
@@ -543,9 +549,9 @@ TEST(HostState, Watchpoints) {
         call(SYS_read, pipes[0], reinterpret_cast<long>(&watched), 8);
     });
     EXPECT_TRUE(end.left()) << end;
-    EXPECT_EQ(seen(), 2U) << "in the call";
+    EXPECT_EQ(seen(), before + copy) << "in the call";
     watched = 3;
-    EXPECT_EQ(seen(), 3U) << "afterwards";
+    EXPECT_EQ(seen(), before + copy + 1) << "afterwards";
     close(event);
     close(pipes[0]);
     close(pipes[1]);
