@@ -136,6 +136,13 @@
 .endif
 .endm
 
+/* What lies in a new area's header has to be 0 for XRSTOR (SDM vol. 1, 13.8.1). */
+.macro FPU_CLEAR_HEADER
+	.irp	word, 0, 8, 16, 24, 32, 40, 48, 56
+	movq	$0, 512 + \word(%r12)
+	.endr
+.endm
+
 /* Save it on the stack, to r12; rbx keeps the stack pointer. Clobbers rax. And load it from there. */
 .macro FPU_SAVE_ON_STACK
 	mov	%rsp, %rbx
@@ -144,10 +151,7 @@
 	sub	%rax, %rsp
 	and	$-64, %rsp
 	mov	%rsp, %r12
-	/* The header has to be 0 for XRSTOR (SDM vol. 1, 13.8.1). */
-	.irp	word, 0, 8, 16, 24, 32, 40, 48, 56
-	movq	$0, 512 + \word(%r12)
-	.endr
+	FPU_CLEAR_HEADER
 	FPU_SAVE_FULL
 .endm
 

@@ -64,7 +64,7 @@ class Scan {
 
     void need(HandlerNeeds what) noexcept { needs_ = std::max(needs_, what); }
 
-    /** Come to a place later, unless that was done. */
+    /** Come to a place later. */
     void go(const Place& place) noexcept {
         if (waiting_ == kMostInstructions) {
             need(HandlerNeeds::Vectors);

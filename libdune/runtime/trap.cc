@@ -72,6 +72,14 @@ void default_syscall(dune_tf* tf) {
                  "system call of ring 3, and no handler registered for it");
 }
 
+/** The program's handler, which says that it needs no more than that; null: the default one. */
+void register_page_fault_handler(dune_pgflt_cb cb, HandlerNeeds most) noexcept {
+    if (cb == nullptr)  // it looks for the vector registers that were saved
+        set_page_fault_handler(default_pgflt, HandlerNeeds::Vectors);
+    else
+        set_page_fault_handler(cb, std::min(scan_handler(reinterpret_cast<const void*>(cb)), most));
+}
+
 /** Does an access to ring 3's memory fault? Then it goes on elsewhere. */
 bool fix_up(dune_tf* tf) noexcept {
     for (const auto& [insn, fixup] : kFixups)
@@ -202,19 +210,11 @@ int dune_register_intr_handler(int vec, dune_intr_cb cb) {
 }
 
 void dune_register_pgflt_handler(dune_pgflt_cb cb) {
-    // The default one looks for the vector registers that were saved.
-    if (cb == nullptr)
-        set_page_fault_handler(default_pgflt, HandlerNeeds::Vectors);
-    else
-        set_page_fault_handler(cb, scan_handler(reinterpret_cast<const void*>(cb)));
+    register_page_fault_handler(cb, HandlerNeeds::Vectors);
 }
 
 void dune_register_pgflt_handler_general_regs(dune_pgflt_cb cb) {
-    if (cb == nullptr)
-        set_page_fault_handler(default_pgflt, HandlerNeeds::Vectors);
-    else
-        set_page_fault_handler(
-            cb, std::min(scan_handler(reinterpret_cast<const void*>(cb)), HandlerNeeds::Frame));
+    register_page_fault_handler(cb, HandlerNeeds::Frame);
 }
 
 void dune_register_syscall_handler(dune_syscall_cb cb) {

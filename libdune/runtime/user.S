@@ -31,9 +31,7 @@ FUNCTION dune_run_user_\variant
 	sub	%rsi, %rsp
 	and	$-64, %rsp
 	mov	%rsp, %r12
-	.irp	word, 0, 8, 16, 24, 32, 40, 48, 56
-	movq	$0, 512 + \word(%r12)
-	.endr
+	FPU_CLEAR_HEADER
 	/* Whole, so that XSAVEOPT may later leave out what did not change. */
 	FPU_SAVE_FULL
 	mov	%r12, %gs:TH_USER_FPU
