@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -162,6 +163,7 @@ TEST_F(RuntimeLife, SharedMemoryAndSemaphores) {
     while (sem_wait(semaphore) != 0 && errno == EINTR) {
     }
     EXPECT_EQ(*value, 5);
+    EXPECT_EQ(waitpid(child, nullptr, 0), child);
     munmap(memory, PGSIZE);
 }
 
