@@ -6,8 +6,6 @@
 
 #include "process.h"
 
-#ifdef CONFIG_DEBUG_FS
-
 static struct dentry *dune_debugfs;
 
 static int stats_show(struct seq_file *m, void *unused)
@@ -63,5 +61,3 @@ void dune_debugfs_remove(struct dune_process *proc)
 {
 	debugfs_remove(proc->debugfs);
 }
-
-#endif

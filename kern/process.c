@@ -256,11 +256,11 @@ void dune_process_kick(struct dune_process *proc)
 	WRITE_ONCE(proc->kicked_gen, gen);
 }
 
-/** dune_counters_add() - add one set of counters to another
+/** dune_stats_add() - add one set of counters to another
  * @to: sum
- * @from: what is added
+ * @from: what is added, by its thread at the same time
  */
-void dune_counters_add(struct dune_counters *to, const struct dune_counters *from)
+void dune_stats_add(struct dune_stats *to, const struct dune_stats *from)
 {
 	const u64 *f = (const u64 *)from;
 	u64 *t = (u64 *)to;
@@ -276,32 +276,19 @@ void dune_counters_add(struct dune_counters *to, const struct dune_counters *fro
  */
 void dune_process_stats(struct dune_process *proc, struct dune_stats *st)
 {
-	struct dune_counters *sum = kzalloc(sizeof(*sum), GFP_KERNEL);
 	struct dune_vcpu *vcpu;
 	int i;
 
 	memset(st, 0, sizeof(*st));
-	st->size = sizeof(*st);
-	if (!sum)
-		return;
 	mutex_lock(&proc->vcpus_lock);
-	dune_counters_add(sum, &proc->gone);
+	dune_stats_add(st, &proc->gone);
 	list_for_each_entry(vcpu, &proc->vcpus, node)
-		dune_counters_add(sum, &vcpu->count);
+		dune_stats_add(st, &vcpu->count);
 	st->vcpus = proc->nr_vcpus;
 	mutex_unlock(&proc->vcpus_lock);
-	memcpy(st->exits, sum->exits, sizeof(st->exits));
+	st->size = sizeof(*st);
 	/* Each entry ends with one exit. */
 	for (i = 0; i < DUNE_NR_EXITS; i++)
-		st->entries += sum->exits[i];
-	st->bounces = sum->bounces;
-	st->fast_calls = sum->fast_calls;
-	st->slow_calls = sum->slow_calls;
-	st->ept_faults = sum->ept_faults;
-	st->guest_faults = sum->guest_faults;
+		st->entries += st->exits[i];
 	st->ept_bytes = READ_ONCE(proc->nr_tables) * PAGE_SIZE;
-	st->ept_flushes = sum->ept_flushes;
-	st->foreign = sum->foreign;
-	st->migrations = sum->migrations;
-	kfree(sum);
 }

@@ -18,19 +18,6 @@
 
 struct dune_vcpu;
 
-/* What the process counts by vCPU, so that nobody counts in another's cache line. */
-struct dune_counters {
-	u64 exits[DUNE_NR_EXITS];
-	u64 bounces;
-	u64 fast_calls;
-	u64 slow_calls;
-	u64 ept_faults;
-	u64 guest_faults;
-	u64 ept_flushes;
-	u64 foreign;
-	u64 migrations;
-};
-
 struct dune_process {
 	struct kref ref;
 	struct list_head node;		/* in the list of all, under its mutex */
@@ -63,7 +50,7 @@ struct dune_process {
 	struct mutex vcpus_lock;
 	struct list_head vcpus;
 	unsigned int nr_vcpus;
-	struct dune_counters gone;	/* of vCPUs that are no more */
+	struct dune_stats gone;		/* what vCPUs that are no more had counted */
 };
 
 /* One translation of the process' own page table. */
@@ -87,7 +74,7 @@ void dune_process_exit(void);
 int dune_process_set_slots(struct dune_process *proc, u32 first, u32 count, const u32 *va_slots);
 void dune_process_stats(struct dune_process *proc, struct dune_stats *st);
 void dune_process_kick(struct dune_process *proc);
-void dune_counters_add(struct dune_counters *to, const struct dune_counters *from);
+void dune_stats_add(struct dune_stats *to, const struct dune_stats *from);
 
 /* __noendbr here and elsewhere: called by name alone, on a way whose instructions we count */
 __noendbr bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access);
@@ -95,16 +82,9 @@ int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access);
 void dune_mirror_init(void);
 extern const struct mmu_notifier_ops dune_mirror_notifier_ops;
 
-#ifdef CONFIG_DEBUG_FS
 void dune_debugfs_init(void);
 void dune_debugfs_exit(void);
 void dune_debugfs_add(struct dune_process *proc);
 void dune_debugfs_remove(struct dune_process *proc);
-#else
-static inline void dune_debugfs_init(void) {}
-static inline void dune_debugfs_exit(void) {}
-static inline void dune_debugfs_add(struct dune_process *proc) {}
-static inline void dune_debugfs_remove(struct dune_process *proc) {}
-#endif
 
 #endif

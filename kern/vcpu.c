@@ -249,7 +249,7 @@ static void vcpu_free(struct dune_vcpu *vcpu)
 	mutex_lock(&proc->vcpus_lock);
 	list_del(&vcpu->node);
 	proc->nr_vcpus--;
-	dune_counters_add(&proc->gone, &vcpu->count);
+	dune_stats_add(&proc->gone, &vcpu->count);
 	mutex_unlock(&proc->vcpus_lock);
 	while (vcpu->nr_tables)
 		free_page((unsigned long)vcpu->tables[--vcpu->nr_tables]);

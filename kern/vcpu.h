@@ -42,7 +42,7 @@ struct dune_vcpu {
 	struct dune_leaf leaf;		/* of the last fault; not on the stack, which would be guarded */
 	void *tables[DUNE_TABLE_CACHE];	/* zeroed pages for the mirror */
 	unsigned int nr_tables;
-	struct dune_counters count;
+	struct dune_stats count;	/* so that nobody counts in another's cache line */
 };
 
 /*

@@ -26,6 +26,14 @@ static size_t kicks;
 
 /* --- what the shim promises --- */
 
+void dune_debugfs_add(struct dune_process* shown) {
+    (void)shown;
+}
+
+void dune_debugfs_remove(struct dune_process* shown) {
+    (void)shown;
+}
+
 unsigned long get_zeroed_page(gfp_t gfp) {
     void* memory = aligned_alloc(PAGE_SIZE, 2 * PAGE_SIZE);
 
