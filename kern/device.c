@@ -31,23 +31,21 @@ static int dune_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* Copies in a struct that begins with its own size. */
-static int dune_get_arg(void *to, unsigned long arg, size_t size)
+/* Copies in a struct that begins with its own size, and is zero from some place on. */
+static int dune_get_arg(void *to, unsigned long arg, size_t size, size_t zero_from)
 {
 	if (copy_from_user(to, (void __user *)arg, size))
 		return -EFAULT;
-	return *(u32 *)to == size ? 0 : -EINVAL;
+	return *(u32 *)to == size && !memchr_inv(to + zero_from, 0, size - zero_from) ? 0 : -EINVAL;
 }
 
 static long dune_get_info(unsigned long arg)
 {
 	struct dune_info info;
-	int ret = dune_get_arg(&info, arg, sizeof(info));
+	int ret = dune_get_arg(&info, arg, sizeof(info), offsetof(struct dune_info, reserved));
 
 	if (ret)
 		return ret;
-	if (memchr_inv(info.reserved, 0, sizeof(info.reserved)))
-		return -EINVAL;
 	memset(&info, 0, sizeof(info));
 	info.size = sizeof(info);
 	info.abi_version = DUNE_ABI_VERSION;
@@ -66,20 +64,16 @@ static long dune_get_info(unsigned long arg)
 static long dune_create_vcpu(struct dune_process *proc, unsigned long arg)
 {
 	struct dune_vcpu_create create;
-	int ret = dune_get_arg(&create, arg, sizeof(create));
 
-	if (ret)
-		return ret;
-	if (create.flags || memchr_inv(create.reserved, 0, sizeof(create.reserved)))
-		return -EINVAL;
-	return dune_vcpu_create(proc);
+	return dune_get_arg(&create, arg, sizeof(create), offsetof(struct dune_vcpu_create, flags)) ?:
+	       dune_vcpu_create(proc);
 }
 
 static long dune_slots(struct dune_process *proc, unsigned long arg, bool set)
 {
 	struct dune_slots slots;
 	u32 *va;
-	int ret = dune_get_arg(&slots, arg, sizeof(slots));
+	int ret = dune_get_arg(&slots, arg, sizeof(slots), sizeof(slots));
 
 	if (ret)
 		return ret;
@@ -112,9 +106,7 @@ static long dune_get_stats(struct dune_process *proc, unsigned long arg)
 
 	if (!st)
 		return -ENOMEM;
-	ret = dune_get_arg(st, arg, sizeof(*st));
-	if (!ret && memchr_inv(st->reserved, 0, sizeof(st->reserved)))
-		ret = -EINVAL;
+	ret = dune_get_arg(st, arg, sizeof(*st), offsetof(struct dune_stats, reserved));
 	if (!ret) {
 		dune_process_stats(proc, st);
 		if (copy_to_user((void __user *)arg, st, sizeof(*st)))
