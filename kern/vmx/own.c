@@ -54,6 +54,8 @@ static void vmx_clear_here(struct vmx_vcpu *vmx)
 	vmx->cpu = -1;
 	vmx->launched = false;
 }
+	/* Last: from here on it is its owner's, who may be on another CPU. */
+	smp_store_release(&vmx->cpu, -1);
 
 static void vmx_clear_ipi(void *arg)
 {
@@ -71,7 +73,8 @@ static void vmx_clear_ipi(void *arg)
  */
 void vmx_clear(struct vmx_vcpu *vmx)
 {
-	int cpu = READ_ONCE(vmx->cpu);
+	/* Pairs with vmx_clear_here(): by then it is cleared. */
+	int cpu = smp_load_acquire(&vmx->cpu);
 
 	/* If the CPU went down meanwhile, its teardown did it. */
 	if (cpu >= 0)
@@ -125,7 +128,8 @@ bool vmx_open_slow(struct vmx_vcpu *vmx)
 	int cpu = raw_smp_processor_id();
 	u64 found;
 
-	if (vmx->cpu >= 0 && vmx->cpu != cpu)
+	/* As in vmx_clear(). */
+	if (smp_load_acquire(&vmx->cpu) >= 0 && vmx->cpu != cpu)
 		return false;
 	if (vmx_transient && vmx_window_on(c)) {
 		vmx_open_transient(vmx);
@@ -218,6 +222,8 @@ static __always_inline void vmx_put_msrs(struct vmx_cpu *c)
 static __always_inline void vmx_put_tables(struct vmx_vcpu *vmx)
 {
 	if (!vmx->tables_dirty)
+	u64 debugctl = vmx->host_debugctl;
+
 		return;
 	vmx->tables_dirty = false;
 	native_load_gdt(&vmx->host_gdt);
@@ -226,8 +232,26 @@ static __always_inline void vmx_put_tables(struct vmx_vcpu *vmx)
 	this_cpu_write(__tss_limit_invalid, true);
 	if (unlikely(vmx->host_ldt))
 		asm volatile("lldt %0" : : "r"(vmx->host_ldt));
-	if (unlikely(vmx->host_debugctl))
-		wrmsrl(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
+	if (unlikely(test_thread_flag(TIF_BLOCKSTEP)))
+		debugctl |= DEBUGCTLMSR_BTF;
+	if (unlikely(debugctl))
+		wrmsrl(MSR_IA32_DEBUGCTLMSR, debugctl);
+}
+
+/*
+ * Where the kernel does not look at the inactive GS base, it takes what it has noted, and tells its
+ * own by the sign (paranoid_entry): user mode must have none of that half. The guest's waits.
+ */
+static void vmx_put_gs_base(struct vmx_vcpu *vmx)
+{
+	u64 base = read_msr_now(MSR_KERNEL_GS_BASE);
+
+	if (base >= TASK_SIZE_MAX) {
+		vmx->high_gs_base = base;
+		base = 0;
+		write_msr_now(MSR_KERNEL_GS_BASE, 0);
+	}
+	current->thread.gsbase = base;
 }
 
 /**
@@ -285,7 +309,7 @@ void vmx_leave_cpu(struct vmx_vcpu *vmx)
 		vmx->vcpu.loaded = false;
 		/* Where the kernel does not look at the inactive GS base, it takes what it has noted. */
 		if (!boot_cpu_has(X86_FEATURE_FSGSBASE))
-			rdmsrl(MSR_KERNEL_GS_BASE, current->thread.gsbase);
+			vmx_put_gs_base(vmx);
 	}
 	vmx->vcpu.todo |= DUNE_TODO_OPEN | DUNE_TODO_LOAD;
 	cpumask_clear_cpu(raw_smp_processor_id(), vmx->vcpu.proc->cpus);

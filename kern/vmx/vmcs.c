@@ -91,6 +91,7 @@ void vmx_vmcs_reset_guest(struct vmx_vcpu *vmx)
 	vmx->dr6 = 0xffff0ff0;
 	vmx->cr8 = 0;
 	vmx->cr2 = 0;
+	vmx->high_gs_base = 0;
 	vmx->event.info = 0;
 	vmx->pf_pending = false;
 	vmx->triple_fault = false;
@@ -172,8 +173,6 @@ void vmx_vmcs_host_cpu(struct vmx_vcpu *vmx)
 	vmcs_writel(HOST_IDTR_BASE, vmx->host_idt.address);
 	rdmsrl(MSR_GS_BASE, val);
 	vmcs_writel(HOST_GS_BASE, val);
-	/* Bits that the CPU keeps for good (bus-lock detection); those of a task are put back with it. */
-	rdmsrl(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
 	rdmsrl(MSR_IA32_SYSENTER_CS, val);
 	vmcs_write32(HOST_IA32_SYSENTER_CS, val);
 	rdmsrl(MSR_IA32_SYSENTER_ESP, val);

@@ -3,6 +3,7 @@
 // System-call instructions, MSRs, CPUID and XCR0 in the guest: the part of the table in
 // docs/kernel.md that kern_cpu_test.cc does not have.
 
+#include <asm/prctl.h>
 #include <cpuid.h>
 #include <gtest/gtest.h>
 #include <sched.h>
@@ -21,6 +22,7 @@
 namespace {
 
 using namespace cpu;
+using guest::End;
 using support::host_has;
 
 // --- system-call instructions ---
@@ -200,6 +202,52 @@ TEST(Native, KernelGsBaseSurvivesPreemption) {
         wrmsr(kKernelGsBase, old);
     });
     EXPECT_EQ(seen, 0x7000123000U);
+}
+
+TEST(Native, ANegativeGsBaseIsTheGuestsAlone) {
+    // Where there is no FSGSBASE, Linux tells its own GS base by the sign.
+    constexpr uint64_t kNegative = 0xffff888000001000;
+    const bool by_the_sign = !(Machine::get().info().cr4_initial & 1 << 16);
+    for (const bool swapped : {false, true}) {
+        uint64_t of_user_mode[3] = {}, seen[3] = {};
+        const End end = guest::enter([&] {
+            const uint64_t old = rdmsr(kKernelGsBase);
+            if (swapped) {
+                wrmsr(kGsBase, kNegative);
+                asm volatile("swapgs");
+            } else {
+                wrmsr(kKernelGsBase, kNegative);
+            }
+            const timespec pause = {0, 10'000'000};
+            for (int i = 0; i < 3; i++) {
+                guest::slow_call(SYS_arch_prctl, ARCH_GET_GS, support::arg(&of_user_mode[i]));
+                guest::slow_call(SYS_nanosleep, support::arg(&pause), 0);
+                guest::call(SYS_nanosleep, support::arg(&pause), 0);
+                seen[i] = rdmsr(kKernelGsBase);
+            }
+            if (swapped) {
+                asm volatile("swapgs");
+            } else {
+                wrmsr(kKernelGsBase, old);
+            }
+        });
+        ASSERT_TRUE(end.left()) << end;
+        for (int i = 0; i < 3; i++) {
+            EXPECT_EQ(of_user_mode[i] >> 47 != 0, !by_the_sign) << std::hex << of_user_mode[i];
+            EXPECT_EQ(seen[i], kNegative) << std::hex << seen[i];
+        }
+    }
+    // Nor does one that is left behind reach user mode, a child of it included.
+    const End end = guest::enter([] { wrmsr(kKernelGsBase, kNegative); });
+    ASSERT_TRUE(end.left()) << end;
+    const auto negative = [] {
+        uint64_t base = 0;
+        guest::host_call(SYS_arch_prctl, ARCH_GET_GS, support::arg(&base));
+        return base >> 47 != 0;
+    };
+    EXPECT_EQ(negative(), !by_the_sign);
+    EXPECT_EQ(WEXITSTATUS(support::status_of([&] { _exit(negative()); })), !by_the_sign);
+    guest::enter([] { wrmsr(kKernelGsBase, 0); });
 }
 
 TEST(Native, FsGsBaseInstructions) {
