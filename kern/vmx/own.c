@@ -16,11 +16,13 @@
 #include <linux/fdtable.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/kprobes.h>
 #include <linux/kvm.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <asm/desc.h>
+#include <asm/hypervisor.h>
 #include <asm/tlbflush.h>
 
 #include "vmx.h"
@@ -29,7 +31,7 @@ DEFINE_PER_CPU(struct vmx_cpu, vmx_cpus);
 bool vmx_transient;
 bool vmx_kvm_came;
 
-static struct file *vmx_kvm, *vmx_kvm_vm;
+static struct file *vmx_kvm_vm;
 static int vmx_cpuhp = -1;
 
 static const u32 vmx_msr_index[VMX_NR_MSRS] = {
@@ -51,11 +53,10 @@ static void vmx_clear_here(struct vmx_vcpu *vmx)
 	if (c->current_pa == vmx->vmcs_pa)
 		c->current_pa = 0;
 	list_del_init(&vmx->active);
-	vmx->cpu = -1;
 	vmx->launched = false;
-}
 	/* Last: from here on it is its owner's, who may be on another CPU. */
 	smp_store_release(&vmx->cpu, -1);
+}
 
 static void vmx_clear_ipi(void *arg)
 {
@@ -221,9 +222,9 @@ static __always_inline void vmx_put_msrs(struct vmx_cpu *c)
 /* VM exit made the limits 0xffff and 0x67, LDTR null and DEBUGCTL 0 (SDM 28.5.1, 28.5.2). */
 static __always_inline void vmx_put_tables(struct vmx_vcpu *vmx)
 {
-	if (!vmx->tables_dirty)
 	u64 debugctl = vmx->host_debugctl;
 
+	if (!vmx->tables_dirty)
 		return;
 	vmx->tables_dirty = false;
 	native_load_gdt(&vmx->host_gdt);
@@ -307,7 +308,6 @@ void vmx_leave_cpu(struct vmx_vcpu *vmx)
 		vmx_put_tables(vmx);
 		c->loaded = NULL;
 		vmx->vcpu.loaded = false;
-		/* Where the kernel does not look at the inactive GS base, it takes what it has noted. */
 		if (!boot_cpu_has(X86_FEATURE_FSGSBASE))
 			vmx_put_gs_base(vmx);
 	}
@@ -346,6 +346,16 @@ static void vmx_put_here(void *unused)
 }
 
 /*
+ * On Hyper-V, KVM names its VMCS by a page that it shares with the hypervisor, and does not load it
+ * (TLFS, "Enlightened VMCS"): a VMLAUNCH of ours would enter that one.
+ */
+static bool vmx_by_assist_page(void)
+{
+	return hypervisor_is_type(X86_HYPER_MS_HYPERV) && cpuid_eax(0x40000000) >= 0x4000000a &&
+	       cpuid_eax(0x40000004) & BIT(14) && cpuid_eax(0x4000000a) & 0xff;
+}
+
+/*
  * A KVM that comes later looks at the system-call MSRs of each CPU in an interrupt, and puts these
  * values back after its guests. They must be the host's then: from now on they are whenever
  * interrupts are on.
@@ -355,6 +365,8 @@ static int vmx_module_notify(struct notifier_block *nb, unsigned long state, voi
 	if (strcmp(((struct module *)module)->name, "kvm_intel") ||
 	    (state != MODULE_STATE_COMING && state != MODULE_STATE_GOING))
 		return NOTIFY_DONE;
+	if (state == MODULE_STATE_COMING && vmx_by_assist_page())
+		return notifier_from_errno(-EBUSY);
 	WRITE_ONCE(vmx_kvm_came, state == MODULE_STATE_COMING);
 	if (state == MODULE_STATE_COMING)
 		on_each_cpu(vmx_put_here, NULL, 1);
@@ -395,39 +407,41 @@ static int vmx_cpu_up(unsigned int cpu)
 /* Keeps kvm_intel loaded, and VMX on, by a VM of our own that never runs. */
 static int vmx_hold_kvm(void)
 {
+	struct file *kvm = filp_open("/dev/kvm", O_RDWR | O_CLOEXEC, 0);
 	long fd;
 
-	vmx_kvm = filp_open("/dev/kvm", O_RDWR | O_CLOEXEC, 0);
-	if (IS_ERR(vmx_kvm)) {
-		fd = PTR_ERR(vmx_kvm);
-		vmx_kvm = NULL;
+	if (IS_ERR(kvm))
+		return PTR_ERR(kvm);
+	fd = kvm->f_op->unlocked_ioctl(kvm, KVM_CREATE_VM, 0);
+	fput(kvm);
+	if (fd < 0)
 		return fd;
-	}
-	fd = vmx_kvm->f_op->unlocked_ioctl(vmx_kvm, KVM_CREATE_VM, 0);
-	if (fd < 0) {
-		fput(vmx_kvm);
-		vmx_kvm = NULL;
-		return fd;
-	}
 	vmx_kvm_vm = fget(fd);
 	close_fd(fd);
 	return vmx_kvm_vm ? 0 : -EBADF;
+}
+
+static bool __init vmx_kvm_is_there(void)
+{
+	/* Any function of it, and never armed. */
+	struct kprobe kp = {
+		.symbol_name = "kvm_intel:vmx_vcpu_load_vmcs", .flags = KPROBE_FLAG_DISABLED,
+	};
+
+	/* To look through all symbols takes long. */
+	if (!__symbol_get("kvm_get_kvm_safe"))
+		return false;
+	__symbol_put("kvm_get_kvm_safe");
+	if (register_kprobe(&kp))
+		return false;
+	unregister_kprobe(&kp);
+	return true;
 }
 
 static void vmx_count_on(void *arg)
 {
 	if (READ_CR(4) & X86_CR4_VMXE)
 		atomic_inc(arg);
-}
-
-static void vmx_free_regions(void)
-{
-	int cpu;
-
-	for_each_possible_cpu(cpu) {
-		free_page((unsigned long)per_cpu(vmx_cpus, cpu).vmxon);
-		per_cpu(vmx_cpus, cpu).vmxon = NULL;
-	}
 }
 
 /**
@@ -442,8 +456,23 @@ int __init vmx_own_init(void)
 
 	for_each_possible_cpu(cpu)
 		INIT_LIST_HEAD(&per_cpu(vmx_cpus, cpu).active);
+	/* Before we look: one that comes now is seen by the one or the other. */
+	ret = register_module_notifier(&vmx_module_nb);
+	if (ret)
+		return ret;
 	ret = vmx_hold_kvm();
 	on_each_cpu(vmx_count_on, &on, 1);
+	if (!ret && vmx_by_assist_page()) {
+		pr_err("kvm may use Hyper-V's enlightened VMCS: unload kvm_intel\n");
+		ret = -EBUSY;
+		goto out;
+	}
+	/* It announced itself before, and would not again when it turns VMX on. */
+	if (ret && !atomic_read(&on) && vmx_kvm_is_there()) {
+		pr_err("kvm_intel is loaded, but makes no VM for us (/dev/kvm: %d): unload it, or see why\n", ret);
+		ret = -EBUSY;
+		goto out;
+	}
 	if (!ret && atomic_read(&on) != num_online_cpus()) {
 		pr_err("kvm made a VM, but VMX is active on %d of %u CPUs only\n", atomic_read(&on),
 		       num_online_cpus());
@@ -472,11 +501,6 @@ int __init vmx_own_init(void)
 	if (ret < 0)
 		goto out;
 	vmx_cpuhp = ret;
-	if (vmx_transient) {
-		ret = register_module_notifier(&vmx_module_nb);
-		if (ret)
-			goto out;
-	}
 	return 0;
 out:
 	vmx_own_exit();
@@ -486,13 +510,14 @@ out:
 /** vmx_own_exit() - give VMX back; no vCPU is left */
 void vmx_own_exit(void)
 {
-	unregister_module_notifier(&vmx_module_nb); /* no harm if it is not registered */
+	int cpu;
+
+	unregister_module_notifier(&vmx_module_nb);
 	if (vmx_cpuhp >= 0)
 		cpuhp_remove_state(vmx_cpuhp);
 	vmx_cpuhp = -1;
 	if (vmx_kvm_vm)
 		fput(vmx_kvm_vm);
-	if (vmx_kvm)
-		fput(vmx_kvm);
-	vmx_free_regions();
+	for_each_possible_cpu(cpu)
+		free_page((unsigned long)per_cpu(vmx_cpus, cpu).vmxon);
 }
