@@ -27,7 +27,7 @@ static const u16 slow_nrs[] = {
 	__NR_rt_sigsuspend, __NR_modify_ldt, __NR_arch_prctl, __NR_iopl, __NR_exit_group,
 	__NR_restart_syscall, __NR_execveat, __NR_clone3,
 	335, 336, /* uretprobe, uprobe: where the kernel has them */
-	__NR_ioctl, /* not plainly fast: see dune_syscall_other_way() */
+	__NR_ioctl, __NR_close, /* not plainly fast: see dune_syscall_other_way() */
 };
 
 /* Stands where the dispatcher's address has not been found. */

@@ -3,6 +3,7 @@
 #ifndef DUNE_SYSCALL_H
 #define DUNE_SYSCALL_H
 
+#include <linux/kvm.h>
 #include <linux/nospec.h>
 #include <linux/ptrace.h>
 #include <linux/sched/task_stack.h>
@@ -34,12 +35,17 @@ enum dune_way {
 };
 
 /*
- * One that is not plainly fast. An ioctl may be KVM_RUN, which takes the CPU as the host left it, and
- * leaves state of its own there without a change of the thread.
+ * One that is not plainly fast. What KVM does in an ioctl, or in the end of a VM by close(), takes the
+ * CPU as the host left it, and may leave another VMCS current without a change of the thread. KVM_RUN
+ * also leaves branch predictions of its guest to the way to user mode.
  */
-static __always_inline enum dune_way dune_syscall_other_way(unsigned long nr)
+static __always_inline enum dune_way dune_syscall_other_way(struct dune_vcpu *vcpu, unsigned long nr)
 {
-	return nr == __NR_ioctl && dune_fast_calls ? DUNE_CALL_APART : DUNE_CALL_SLOW;
+	if ((nr != __NR_ioctl && nr != __NR_close) || !dune_fast_calls)
+		return DUNE_CALL_SLOW;
+	if (nr == __NR_ioctl && (u32)READ_ONCE(vcpu->page->regs.rsi) == KVM_RUN)
+		return DUNE_CALL_SLOW;
+	return DUNE_CALL_APART;
 }
 
 /*
@@ -53,7 +59,7 @@ static __always_inline enum dune_way dune_syscall_way(struct dune_vcpu *vcpu, un
 		return DUNE_CALL_SLOW;
 	if (likely(*nr < NR_syscalls)) {
 		*nr = array_index_nospec(*nr, NR_syscalls);
-		return test_bit(*nr, dune_slow_nrs) ? dune_syscall_other_way(*nr) : DUNE_CALL_FAST;
+		return test_bit(*nr, dune_slow_nrs) ? dune_syscall_other_way(vcpu, *nr) : DUNE_CALL_FAST;
 	}
 	return *nr - DUNE_HC_BASE < DUNE_HC_COUNT ? DUNE_CALL_SLOW : DUNE_CALL_NONE;
 }

@@ -97,7 +97,8 @@ static int vcpu_run(struct dune_vcpu *vcpu)
 	int ret;
 
 	/* The guest's fast calls are 64-bit ones: in a 32-bit call Linux would take them for its like. */
-	if (vcpu->task != current || vcpu->proc->mm != current->mm || in_ia32_syscall())
+	if (vcpu->task != current || vcpu->proc->mm != current->mm || in_ia32_syscall() ||
+	    READ_ONCE(current_thread_info()->flags) & DUNE_TIF_REFUSED)
 		return -EPERM;
 	if (unlikely(vcpu_runs_here()))
 		return -EBUSY;

@@ -19,6 +19,9 @@
 #define DUNE_TODO_EVENT BIT(2)	/* an event waits to be injected */
 #define DUNE_TODO_WINDOW BIT(3)	/* an interrupt-window exit is armed */
 
+/* What a prctl() keeps from the thread, RDTSC or CPUID, its guest would have: there is none then. */
+#define DUNE_TIF_REFUSED (_TIF_NOTSC | _TIF_NOCPUID)
+
 #define DUNE_TABLE_CACHE 4	/* enough for one walk from the root to a 4 KiB leaf */
 
 struct dune_vcpu {

@@ -18,7 +18,12 @@
 #include "../syscall.h"
 #include "../trace.h"
 
-#define BOUNCE_WORK (EXIT_TO_USER_MODE_WORK | _TIF_NEED_FPU_LOAD)
+/*
+ * Besides the kernel's own work: what KVM_RUN left in MSRs that the guest uses, and what vcpu_run()
+ * refuses to run with.
+ */
+#define BOUNCE_WORK									\
+	(EXIT_TO_USER_MODE_WORK | _TIF_NEED_FPU_LOAD | _TIF_USER_RETURN_NOTIFY | DUNE_TIF_REFUSED)
 
 static unsigned long host_fs_base(void)
 {
@@ -78,6 +83,12 @@ static __always_inline void vmx_load(struct vmx_vcpu *vmx)
 	vcpu->todo &= ~DUNE_TODO_LOAD;
 }
 
+/* The machine restarts, and KVM has turned VMX off. It does so by an interrupt; they are off. */
+static bool vmx_gone(void)
+{
+	return READ_ONCE(vmx_stopped) && !vmx_transient && !(READ_CR(4) & X86_CR4_VMXE);
+}
+
 /*
  * Opens a window and has the vCPU loaded in it. Interrupts are off at return, but may have been on
  * meanwhile, when the VMCS had to be fetched from another CPU: the return value says so.
@@ -94,6 +105,8 @@ static __always_inline bool __vmx_window(struct vmx_vcpu *vmx)
 		vmx_clear(vmx);
 		local_irq_disable();
 		moved = true;
+		if (unlikely(vmx_gone()))
+			return true;
 	}
 	if (vmx->foreign)
 		vcpu->count.foreign++;
@@ -102,40 +115,17 @@ static __always_inline bool __vmx_window(struct vmx_vcpu *vmx)
 	return moved;
 }
 
+/* Turns interrupts off for a window outside the loop; on again, and false, if there can be none. */
 static noinline bool vmx_window(struct vmx_vcpu *vmx)
 {
-	return __vmx_window(vmx);
-}
-
-enum vmx_ready { VMX_READY, VMX_LOOK_AGAIN, VMX_REFUSED, VMX_DEAD };
-
-/* All that is not needed before every entry. Interrupts off, and a window is open after it. */
-static __always_inline enum vmx_ready vmx_prepare(struct vmx_vcpu *vmx, int *err)
-{
-	struct dune_vcpu *vcpu = &vmx->vcpu;
-
-	if (__vmx_window(vmx))
-		return VMX_LOOK_AGAIN;
-	if (vcpu->todo & DUNE_TODO_SET) {
-		/* What was refused stays asked for, so that another try is refused, too. */
-		*err = vmx_vmcs_set(vmx, READ_ONCE(vcpu->page->set));
-		if (*err)
-			return VMX_REFUSED;
-		vcpu->todo &= ~DUNE_TODO_SET;
-		WRITE_ONCE(vcpu->page->set, 0);
+	local_irq_disable();
+	if (likely(!vmx_gone())) {
+		__vmx_window(vmx);
+		if (likely(!(vmx->vcpu.todo & DUNE_TODO_OPEN)))
+			return true;
 	}
-	if (vmx->pf_pending) {
-		vmx->pf_pending = false;
-		vmx_queue_page_fault(vmx);
-	}
-	if (unlikely(vmx->triple_fault)) {
-		vmx->triple_fault = false;
-		vmx_die(vmx, EXIT_REASON_TRIPLE_FAULT);
-		return VMX_DEAD;
-	}
-	if (vcpu->todo & (DUNE_TODO_EVENT | DUNE_TODO_WINDOW) || READ_ONCE(vcpu->page->pending_any))
-		vmx_inject(vmx);
-	return VMX_READY;
+	local_irq_enable();
+	return false;
 }
 
 static noinline void vmx_flush(struct vmx_vcpu *vmx)
@@ -161,8 +151,8 @@ static void vmx_end_window(struct vmx_vcpu *vmx)
 /* Tells user space of the guest's registers when the exit's own window is closed already. */
 static void vmx_sync_regs(struct vmx_vcpu *vmx)
 {
-	local_irq_disable();
-	vmx_window(vmx);
+	if (!vmx_window(vmx))
+		return;
 	vmx_store_regs(vmx);
 	vmx_end_window(vmx);
 }
@@ -176,14 +166,13 @@ static void vmx_rseq(struct vmx_vcpu *vmx)
 	struct rseq_cs cs;
 	unsigned long rip;
 
-	if (vmx->vcpu.todo & DUNE_TODO_SET || !dune_rseq_read(&cs))
+	if (vmx->vcpu.todo & DUNE_TODO_SET || !dune_rseq_read(&cs) || !vmx_window(vmx))
 		return;
-	local_irq_disable();
-	vmx_window(vmx);
 	rip = vmcs_readl(GUEST_RIP);
 	if (dune_rseq_in(&cs, rip)) {
 		rip = cs.abort_ip;
 		vmcs_writel(GUEST_RIP, rip);
+		vmx->pf_pending = false; /* of an access that is not made now */
 	} else {
 		rip = 0;
 	}
@@ -246,26 +235,34 @@ static __always_inline int vmx_ready_to_enter(struct vmx_vcpu *vmx, int how)
 	return how;
 }
 
+/* The same, with all that is not needed before every entry. */
 static noinline int vmx_not_ready(struct vmx_vcpu *vmx)
 {
 	struct dune_vcpu *vcpu = &vmx->vcpu;
 
-	for (;;) {
-		if (unlikely(READ_ONCE(vmx_stopped)))
+	do {
+		if (READ_ONCE(current_thread_info()->flags) & BOUNCE_WORK || READ_ONCE(vmx_stopped))
 			return vmx_bounce(vmx);
-		switch (vmx_prepare(vmx, &vcpu->result)) {
-		case VMX_REFUSED:
-		case VMX_DEAD:
+	} while (__vmx_window(vmx));
+	if (vcpu->todo & DUNE_TODO_SET) {
+		/* What was refused stays asked for, so that another try is refused, too. */
+		vcpu->result = vmx_vmcs_set(vmx, READ_ONCE(vcpu->page->set));
+		if (vcpu->result)
 			return vmx_leave(vmx);
-		case VMX_LOOK_AGAIN:
-			if (READ_ONCE(current_thread_info()->flags) & BOUNCE_WORK)
-				return vmx_bounce(vmx);
-			continue;
-		case VMX_READY:
-			break;
-		}
-		break;
+		vcpu->todo &= ~DUNE_TODO_SET;
+		WRITE_ONCE(vcpu->page->set, 0);
 	}
+	if (vmx->pf_pending) {
+		vmx->pf_pending = false;
+		vmx_queue_page_fault(vmx);
+	}
+	if (unlikely(vmx->triple_fault)) {
+		vmx->triple_fault = false;
+		vmx_die(vmx, EXIT_REASON_TRIPLE_FAULT);
+		return vmx_leave(vmx);
+	}
+	if (vcpu->todo & (DUNE_TODO_EVENT | DUNE_TODO_WINDOW) || READ_ONCE(vcpu->page->pending_any))
+		vmx_inject(vmx);
 	if (vcpu->flush_gen != READ_ONCE(vcpu->proc->flush_gen))
 		vmx_flush(vmx);
 	UPDATE_HOST(vmx->host_cr4, HOST_CR4, READ_CR(4));
@@ -384,6 +381,8 @@ static noinline int vmx_ept_violation(struct vmx_vcpu *vmx)
 
 static noinline int vmx_turn_exit(struct vmx_vcpu *vmx, u32 reason)
 {
+	/* The rest tells how it was there, as in an SGX enclave (SDM 25.9.1). */
+	reason &= VMX_EXIT_REASONS_FAILED_VMENTRY | 0xffff;
 	/* Not exits[reason]: with CONFIG_UBSAN_BOUNDS that is compared a second time. */
 	if (likely(reason < DUNE_NR_EXITS))
 		++*(vmx->vcpu.count.exits + reason);

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -230,6 +231,31 @@ TEST(Abi, AnotherThreadMayNotRun) {
     int error = 0;
     std::thread([&] { error = ioctl_error(vcpu, DUNE_RUN, nullptr); }).join();
     EXPECT_EQ(error, EPERM);
+}
+
+TEST(Run, IsRefusedToAThreadThatMayNotReadTheClock) {
+    // What prctl() keeps from a thread, its guest would have.
+    const auto tsc = [](int how) { return prctl(PR_SET_TSC, how); };
+    guest::Vcpu::get();
+    int status = support::status_of([&] {
+        if (tsc(PR_TSC_SIGSEGV) != 0)
+            _exit(77);
+        const End refused = guest::enter([] {});
+        if (tsc(PR_TSC_ENABLE) != 0 || refused.error != -EPERM)
+            _exit(1);
+        _exit(guest::enter([] {}).left() ? 0 : 2);
+    });
+    EXPECT_EQ(WEXITSTATUS(status), 0) << status;
+    // A guest that asks for it itself, too, by a call that does not leave the kernel.
+    static volatile bool went_on;
+    status = support::status_of([&] {
+        const End refused = guest::enter([] {
+            guest::call(SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV);
+            went_on = true;
+        });
+        _exit(refused.error == -EPERM && !went_on ? 0 : 1);
+    });
+    EXPECT_EQ(WEXITSTATUS(status), 0) << status;
 }
 
 // A system call of 32-bit code, which 64-bit code can make as well.
