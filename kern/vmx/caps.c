@@ -48,7 +48,8 @@ static const struct ctl_bit proc2_need[] = {
 
 /* Of use if there. */
 static const u32 proc2_want = SECONDARY_EXEC_ENABLE_VPID | SECONDARY_EXEC_ENABLE_RDTSCP |
-			      SECONDARY_EXEC_ENABLE_INVPCID | SECONDARY_EXEC_UNRESTRICTED_GUEST;
+			      SECONDARY_EXEC_ENABLE_INVPCID | SECONDARY_EXEC_UNRESTRICTED_GUEST |
+			      SECONDARY_EXEC_ENCLS_EXITING;
 
 static const struct ctl_bit exit_need[] = {
 	{ VM_EXIT_HOST_ADDR_SPACE_SIZE, "64-bit host" },

@@ -8,6 +8,7 @@
 #include <linux/sched.h>
 #include <asm/debugreg.h>
 #include <asm/fpu/xcr.h>
+#include <asm/mce.h>
 #include <asm/trapnr.h>
 
 #include "vmx.h"
@@ -21,9 +22,13 @@
  */
 __noendbr void vmx_skip(struct vmx_vcpu *vmx)
 {
-	u32 intr = vmcs_read32(GUEST_INTERRUPTIBILITY_INFO);
+	u32 intr = vmcs_read32(GUEST_INTERRUPTIBILITY_INFO), len = vmcs_read32(VM_EXIT_INSTRUCTION_LEN);
+	u64 rip = vmcs_readl(GUEST_RIP) + len;
 
-	vmcs_writel(GUEST_RIP, vmcs_readl(GUEST_RIP) + vmcs_read32(VM_EXIT_INSTRUCTION_LEN));
+	/* Outside 64-bit code it wraps. */
+	if (unlikely((u32)rip < len && !(vmcs_read32(GUEST_CS_AR_BYTES) & BIT(13))))
+		rip = (u32)rip;
+	vmcs_writel(GUEST_RIP, rip);
 	/* The shadow of STI and MOV SS is one instruction long. */
 	if (unlikely(intr & SHADOW))
 		vmcs_write32(GUEST_INTERRUPTIBILITY_INFO, intr & ~SHADOW);
@@ -87,6 +92,20 @@ static enum vmx_next exit_db(struct vmx_vcpu *vmx, u32 info)
 	return refuse(vmx, X86_TRAP_DB);
 }
 
+/*
+ * In ring 3's name, as KVM does it: it may cost the process. In the kernel's, which had nothing to do
+ * with that access, it would be the end of the machine.
+ */
+static enum vmx_next machine_check(void)
+{
+#ifdef CONFIG_X86_MCE
+	struct pt_regs regs = { .cs = 3, .flags = X86_EFLAGS_IF };
+
+	do_machine_check(&regs);
+#endif
+	return VMX_AGAIN;
+}
+
 static enum vmx_next exit_exception(struct vmx_vcpu *vmx)
 {
 	u32 info = vmcs_read32(VM_EXIT_INTR_INFO), type = info & INTR_INFO_INTR_TYPE_MASK;
@@ -99,8 +118,7 @@ static enum vmx_next exit_exception(struct vmx_vcpu *vmx)
 	vmx_requeue_vectoring(vmx);
 	switch (info & INTR_INFO_VECTOR_MASK) {
 	case X86_TRAP_MC:
-		asm volatile("int $18");
-		return VMX_AGAIN;
+		return machine_check();
 	case X86_TRAP_DB:
 		return exit_db(vmx, info);
 	case X86_TRAP_AC:
@@ -160,25 +178,17 @@ static enum vmx_next exit_dr(struct vmx_vcpu *vmx)
 	return VMX_CHANGED;
 }
 
-static enum vmx_next exit_rdmsr(struct vmx_vcpu *vmx)
+static enum vmx_next exit_msr(struct vmx_vcpu *vmx, bool write)
 {
 	struct dune_regs *r = vmx->regs;
-	u64 val;
+	u64 val = (u32)r->rax | r->rdx << 32;
 
-	if (!vmx_rdmsr(vmx, r->rcx, &val))
+	if (!(write ? vmx_wrmsr(vmx, r->rcx, val) : vmx_rdmsr(vmx, r->rcx, &val)))
 		return refuse(vmx, X86_TRAP_GP);
-	r->rax = (u32)val;
-	r->rdx = val >> 32;
-	vmx_skip(vmx);
-	return VMX_AGAIN;
-}
-
-static enum vmx_next exit_wrmsr(struct vmx_vcpu *vmx)
-{
-	struct dune_regs *r = vmx->regs;
-
-	if (!vmx_wrmsr(vmx, r->rcx, (u32)r->rax | r->rdx << 32))
-		return refuse(vmx, X86_TRAP_GP);
+	if (!write) {
+		r->rax = (u32)val;
+		r->rdx = val >> 32;
+	}
 	vmx_skip(vmx);
 	return VMX_AGAIN;
 }
@@ -222,6 +232,12 @@ static enum vmx_next exit_bad_state(struct vmx_vcpu *vmx, u32 reason)
  */
 enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason)
 {
+	/* A VMLAUNCH that was refused launched nothing (SDM 27.8); a VMRESUME may have been it as well. */
+	if (reason & VMX_EXIT_REASONS_FAILED_VMENTRY) {
+		if (vmx_vmclear(&vmx->vmcs_pa) || vmx_vmptrld(&vmx->vmcs_pa))
+			vmx_insn_failed("vmclear", 2);
+		vmx->launched = false;
+	}
 	switch (reason) {
 	case EXIT_REASON_EXTERNAL_INTERRUPT:
 		return VMX_IRQ;
@@ -242,9 +258,9 @@ enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason)
 	case EXIT_REASON_DR_ACCESS:
 		return exit_dr(vmx);
 	case EXIT_REASON_MSR_READ:
-		return exit_rdmsr(vmx);
+		return exit_msr(vmx, false);
 	case EXIT_REASON_MSR_WRITE:
-		return exit_wrmsr(vmx);
+		return exit_msr(vmx, true);
 	case EXIT_REASON_XSETBV:
 		return exit_xsetbv(vmx);
 	case EXIT_REASON_IO_INSTRUCTION:
@@ -257,11 +273,11 @@ enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason)
 	case EXIT_REASON_INVEPT:
 	case EXIT_REASON_INVVPID:
 	case EXIT_REASON_VMFUNC:
+	case EXIT_REASON_ENCLS:
 		return refuse(vmx, X86_TRAP_UD);
 	case EXIT_REASON_MCE_DURING_VMENTRY:
 	case EXIT_REASON_MCE_DURING_VMENTRY | VMX_EXIT_REASONS_FAILED_VMENTRY:
-		asm volatile("int $18");
-		return VMX_AGAIN;
+		return machine_check();
 	}
 	if (reason & VMX_EXIT_REASONS_FAILED_VMENTRY)
 		return exit_bad_state(vmx, reason);

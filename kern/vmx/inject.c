@@ -168,6 +168,7 @@ void vmx_inject(struct vmx_vcpu *vmx)
 {
 	struct vmx_event *ev = &vmx->event;
 
+	vmx->vcpu.todo &= ~DUNE_TODO_EVENT;
 	if (!(ev->info & INTR_INFO_VALID_MASK)) {
 		inject_interrupt(vmx);
 		return;
@@ -178,7 +179,6 @@ void vmx_inject(struct vmx_vcpu *vmx)
 		vmcs_write32(VM_ENTRY_INSTRUCTION_LEN, ev->len);
 	vmcs_write32(VM_ENTRY_INTR_INFO_FIELD, ev->info);
 	ev->info = 0;
-	vmx->vcpu.todo &= ~DUNE_TODO_EVENT;
 	/* An external interrupt delivered again needs IF, which it had; others do not care. */
 	if (READ_ONCE(vmx->vcpu.page->pending_any))
 		window_exiting(vmx, true);

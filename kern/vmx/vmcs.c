@@ -125,6 +125,8 @@ static void vmcs_init_controls(struct vmx_vcpu *vmx)
 	vmcs_write64(EPT_POINTER, vmx->eptp);
 	if (vmx->vpid)
 		vmcs_write16(VIRTUAL_PROCESSOR_ID, vmx->vpid);
+	if (c->proc2 & SECONDARY_EXEC_ENCLS_EXITING)
+		vmcs_write64(ENCLS_EXITING_BITMAP, ~0ull);
 	vmcs_writel(CR0_GUEST_HOST_MASK, ~dune_vmx_engine.cr0_guest_bits);
 	vmcs_writel(CR4_GUEST_HOST_MASK, ~dune_vmx_engine.cr4_guest_bits);
 }
@@ -261,6 +263,9 @@ int vmx_vmcs_set(struct vmx_vcpu *vmx, u32 set)
 		return vmcs_set_one(vmx, DUNE_SET_RIP);
 	if (set & ~DUNE_SET_ALL)
 		return -EINVAL;
+	/* MOV to these registers flushes; VMWRITE does not, nor, with a VPID, VM entry. */
+	if (set & (DUNE_SET_RESET | DUNE_SET_CR3 | DUNE_SET_CR))
+		vmx->vcpu.flush_gen = 0;
 	/* The reset comes first. */
 	if (set & DUNE_SET_RESET)
 		ret = vmcs_set_one(vmx, DUNE_SET_RESET);

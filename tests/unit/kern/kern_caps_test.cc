@@ -60,7 +60,7 @@ constexpr Control kEptNeeded[] = {
 };
 
 // VPID, RDTSCP, INVPCID, unrestricted guest.
-constexpr uint32_t kProc2Wanted = 1 << 5 | 1 << 3 | 1 << 12 | 1 << 7;
+constexpr uint32_t kProc2Wanted = 1 << 5 | 1 << 3 | 1 << 12 | 1 << 7 | 1 << 15;
 
 class Caps : public testing::Test {
   protected:

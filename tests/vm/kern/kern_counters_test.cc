@@ -48,6 +48,25 @@ TEST(Counters, Count) {
     EXPECT_EQ(after.entries, sum);
 }
 
+TEST(Counters, AStartWithOtherTablesFlushesTheTlb) {
+    // MOV to CR3 would have. On the host nobody can: what changed in the tables since the guest was
+    // here last is in no TLB then.
+    guest::enter([] {});
+    const dune_stats before = Machine::get().stats();
+    for (int i = 0; i < 10; i++) {
+        EXPECT_TRUE(guest::enter([] {}).left());
+    }
+    EXPECT_GE(Machine::get().stats().ept_flushes - before.ept_flushes, 10U);
+    // A turn in host mode is no start.
+    const dune_stats turns = Machine::get().stats();
+    EXPECT_TRUE(guest::enter([] {
+                    for (int i = 0; i < 10; i++) {
+                        guest::slow_call(SYS_getpid);
+                    }
+                }).left());
+    EXPECT_LE(Machine::get().stats().ept_flushes - turns.ept_flushes, 5U);
+}
+
 TEST(Counters, OutliveTheVcpu) {
     const dune_stats before = Machine::get().stats();
     std::thread([] { guest::enter([] { guest::slow_call(SYS_getpid); }); }).join();

@@ -4,6 +4,7 @@
 // also when it refuses them. A row of the table in docs/kernel.md.
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cstdint>
 
@@ -26,6 +27,7 @@ struct __attribute__((packed)) FarPointer {
 constexpr uint16_t kGateSelector = 0x40;   // the TSS' place: TR keeps what it has
 constexpr uint16_t kSpareSelector = 0x38;  // nothing else uses it
 constexpr uint16_t kBehindGdt = 0x1f8;
+constexpr uint16_t kUserCode32 = 0x23;
 
 extern "C" const char far_target[], far_landing[], ring3_far_call[], ring3_far_return[];
 asm(R"(
@@ -135,6 +137,35 @@ TEST(Native, FarReturnToRing3) {
     EXPECT_EQ(trap.vector, guest::kBackVector);
     EXPECT_EQ(trap.frame.cs, guest::kUserCode);
     EXPECT_EQ(trap.frame.ss, guest::kUserData);
+}
+
+TEST(Native, CodeOf32BitsWrapsInAnExit) {
+    // CPUID, the last instruction of 4 GiB: what comes next is at 0.
+    auto* const page = static_cast<uint8_t*>(mmap(reinterpret_cast<void*>(0xfffff000), 4096,
+                                                  PROT_READ | PROT_WRITE | PROT_EXEC,
+                                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+    ASSERT_NE(page, MAP_FAILED);
+    page[0xffe] = 0x0f;
+    page[0xfff] = 0xa2;
+    guest::Machine::get().show(page, 4096);
+    Trap trap;
+    const guest::End end = guest::enter(
+        [&] {
+            trap = probe([] {
+                asm volatile("mov %%rsp, %%rax\n push %0\n push %%rax\n push %1\n push %2\n lretq"
+                             :
+                             : "r"(static_cast<uint64_t>(guest::kUserData)),
+                               "r"(static_cast<uint64_t>(kUserCode32)), "r"(0xfffffffeUL)
+                             : "rax", "rbx", "rcx", "rdx", "memory");
+            });
+        },
+        guest::kWithTraps);
+    EXPECT_TRUE(end.left()) << end;
+    EXPECT_EQ(trap.vector, 14);
+    EXPECT_EQ(trap.cr2, 0U);
+    EXPECT_EQ(trap.frame.rip, 0U);
+    EXPECT_EQ(trap.frame.cs, kUserCode32);
+    munmap(page, 4096);
 }
 
 TEST(Native, CallGates) {

@@ -29,6 +29,7 @@
 #include "cpu.h"
 #include "guest.h"
 #include "support.h"
+#include "traps.h"
 #include "workers.h"
 
 namespace {
@@ -286,6 +287,45 @@ TEST(HostState, Watchpoints) {
     close(event);
     close(pipes[0]);
     close(pipes[1]);
+}
+
+// --- the VMCS ---
+
+TEST(Vmcs, AfterAFirstEntryThatWasRefusedComesAnother) {
+    // A VMCS is launched once on each CPU, and one that was refused is not launched.
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
+        GTEST_SKIP() << "one CPU";
+    }
+    pin_to(0);
+    guest::Vcpu& vcpu = guest::Vcpu::get();
+    // mov $DUNE_HC_LEAVE, %eax; vmcall
+    auto* const code = static_cast<uint8_t*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0));
+    ASSERT_NE(code, MAP_FAILED);
+    static const uint8_t kLeave[] = {0xb8, 0x00, 0x00, 0x55, 0x44, 0x0f, 0x01, 0xc1};
+    std::memcpy(code, kLeave, sizeof(kLeave));
+    guest::Machine::get().show(code, 4096);
+    const End end = guest::enter(
+        [&] {
+            uint64_t& spare = guest::this_cpu().gdt[7];
+            spare = 0x00cf9b000000ffff;  // ring 0, 32 bits
+            asm volatile("push $0x38\n push %0\n lretq" : : "r"(code) : "memory");
+        },
+        guest::kWithTraps);
+    ASSERT_TRUE(end.left()) << end;
+    pin_to(1);
+    // SDM 27.3.1.4: in code of 32 bits RIP has 32 bits.
+    vcpu.page().rip = 0x100000000;
+    vcpu.page().set = DUNE_SET_RIP;
+    const End refused = vcpu.run({});
+    EXPECT_TRUE(refused.died()) << refused;
+    EXPECT_NE(refused.text.find("VM entry refused the guest's state"), std::string::npos)
+        << refused.text;
+    for (int i = 0; i < 3; i++) {
+        const End again = guest::enter([] { call(SYS_getpid); });
+        EXPECT_TRUE(again.left()) << again;
+    }
+    munmap(code, 4096);
 }
 
 // --- PCIDs ---
