@@ -71,14 +71,6 @@ static const struct ctl_bit ept_need[] = {
 	{}
 };
 
-/* The controls that must not be forced on, and what the guest would lose by them. */
-static const struct ctl_bit proc_mustnot[] = {
-	{ CPU_BASED_CR3_LOAD_EXITING, "CR3-load exiting" },
-	{ CPU_BASED_CR3_STORE_EXITING, "CR3-store exiting" },
-	{ CPU_BASED_INVLPG_EXITING, "INVLPG exiting" },
-	{}
-};
-
 static u64 read_cap(u32 msr)
 {
 	u64 val;
@@ -112,10 +104,18 @@ static int vmx_controls(const char *what, u32 msr, const struct ctl_bit *need, u
 	return 0;
 }
 
+/* A control that must not be forced on: the guest would lose by it, or the host. */
+static int vmx_mustnot(u32 controls, u32 bit, const char *what)
+{
+	if (!(controls & bit))
+		return 0;
+	pr_err("this CPU forces %s: Dune cannot run here\n", what);
+	return -EOPNOTSUPP;
+}
+
 static int vmx_caps_controls(void)
 {
 	struct vmx_config *c = &vmx_config;
-	const struct ctl_bit *b;
 	u32 true_ctls = 0;
 	int ret;
 
@@ -132,19 +132,11 @@ static int vmx_caps_controls(void)
 				  &c->exit);
 	ret = ret ?: vmx_controls("VM-entry controls", MSR_IA32_VMX_ENTRY_CTLS + true_ctls, entry_need,
 				  0, &c->entry);
-	if (ret)
-		return ret;
-	for (b = proc_mustnot; b->bit; b++) {
-		if (c->proc & b->bit) {
-			pr_err("this CPU forces %s: Dune cannot run here\n", b->name);
-			return -EOPNOTSUPP;
-		}
-	}
-	if (c->exit & VM_EXIT_ACK_INTR_ON_EXIT) {
-		pr_err("this CPU forces acknowledging interrupts on exit: Dune cannot run here\n");
-		return -EOPNOTSUPP;
-	}
-	return 0;
+	ret = ret ?: vmx_mustnot(c->proc, CPU_BASED_CR3_LOAD_EXITING, "CR3-load exiting");
+	ret = ret ?: vmx_mustnot(c->proc, CPU_BASED_CR3_STORE_EXITING, "CR3-store exiting");
+	ret = ret ?: vmx_mustnot(c->proc, CPU_BASED_INVLPG_EXITING, "INVLPG exiting");
+	return ret ?: vmx_mustnot(c->exit, VM_EXIT_ACK_INTR_ON_EXIT,
+				  "acknowledging interrupts on exit");
 }
 
 static int vmx_caps_ept(void)
@@ -174,6 +166,7 @@ static int vmx_hole(bool allow_unsafe, const char *what)
 
 static int vmx_caps_bugs(bool allow_unsafe)
 {
+	u64 arch = read_cap(MSR_IA32_ARCH_CAPABILITIES);
 	int ret = 0;
 
 	if (cpu_mitigations_off())
@@ -188,8 +181,10 @@ static int vmx_caps_bugs(bool allow_unsafe)
 	}
 	if (boot_cpu_has_bug(X86_BUG_MDS) || boot_cpu_has_bug(X86_BUG_TAA) ||
 	    boot_cpu_has_bug(X86_BUG_MMIO_STALE_DATA) || boot_cpu_has_bug(X86_BUG_RFDS)) {
-		/* The L1D flush clears the buffers as well. */
-		if (boot_cpu_has(X86_FEATURE_MD_CLEAR))
+		/* The L1D flush clears the buffers as well. For MMIO, VERW need not: mmio_select_mitigation(). */
+		if (boot_cpu_has(X86_FEATURE_MD_CLEAR) &&
+		    (!boot_cpu_has_bug(X86_BUG_MMIO_STALE_DATA) || arch & ARCH_CAP_FB_CLEAR ||
+		     (boot_cpu_has(X86_FEATURE_FLUSH_L1D) && !(arch & ARCH_CAP_MDS_NO))))
 			vmx_mitigations |= VMX_MIT_VERW;
 		else if (!(vmx_mitigations & VMX_MIT_L1D))
 			ret = ret ?: vmx_hole(allow_unsafe,

@@ -23,16 +23,18 @@ __noendbr void vmx_cpuid(struct dune_regs *regs)
 		if (subleaf == 0) {
 			/* SGX */
 			ebx &= ~BIT(2);
-			/* WAITPKG, CET_SS, LA57, ENQCMD, SGX_LC */
-			ecx &= ~(BIT(5) | BIT(7) | BIT(16) | BIT(29) | BIT(30));
+			/* WAITPKG, CET_SS, LA57, KL, ENQCMD, SGX_LC, PKS */
+			ecx &= ~(BIT(5) | BIT(7) | BIT(16) | BIT(23) | BIT(29) | BIT(30) | BIT(31));
 			/* UINTR, PCONFIG, CET_IBT; SPEC_CTRL, STIBP, L1D_FLUSH, SSBD: MSRs */
 			edx &= ~(BIT(5) | BIT(18) | BIT(20) | BIT(26) | BIT(27) | BIT(28) | BIT(31));
 		} else if (subleaf == 1) {
-			/* FRED, LKGS, WRMSRNS, LAM */
-			eax &= ~(BIT(17) | BIT(18) | BIT(19) | BIT(26));
+			/* LASS, FRED, LKGS, WRMSRNS, LAM; CET_SSS */
+			eax &= ~(BIT(6) | BIT(17) | BIT(18) | BIT(19) | BIT(26));
+			edx &= ~BIT(18);
 		}
 		break;
 	case 0xa:
+	case 0x23:
 		/* Performance monitoring: RDPMC and its MSRs are not to be had. */
 		eax = ebx = ecx = edx = 0;
 		break;

@@ -72,14 +72,14 @@ static void __init vmx_msr_bitmap_init(void)
 static struct dune_vcpu *vmx_vcpu_create(void)
 {
 	struct vmx_vcpu *vmx = kzalloc(sizeof(*vmx), GFP_KERNEL_ACCOUNT);
+	unsigned long vmcs = get_zeroed_page(GFP_KERNEL_ACCOUNT);
 
-	if (!vmx)
-		return ERR_PTR(-ENOMEM);
-	vmx->vmcs = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	if (!vmx->vmcs) {
+	if (!vmx || !vmcs) {
+		free_page(vmcs);
 		kfree(vmx);
 		return ERR_PTR(-ENOMEM);
 	}
+	vmx->vmcs = (void *)vmcs;
 	*(u32 *)vmx->vmcs = vmx_config.revision;
 	vmx->vmcs_pa = __pa(vmx->vmcs);
 	vmx->cpu = -1;

@@ -9,10 +9,17 @@
 
 struct shim_cpu shim_cpu;
 
+static u64* msr_at(u32 msr) {
+    if (msr == MSR_IA32_ARCH_CAPABILITIES)
+        return &shim_cpu.arch_capabilities;
+    msr -= MSR_IA32_VMX_BASIC;
+    return msr < sizeof(shim_cpu.msrs) / sizeof(u64) ? &shim_cpu.msrs[msr] : NULL;
+}
+
 int shim_rdmsr(u32 msr, u64* val) {
-    if (msr - MSR_IA32_VMX_BASIC >= sizeof(shim_cpu.msrs) / sizeof(u64))
+    if (!msr_at(msr))
         return -EIO;
-    *val = shim_cpu.msrs[msr - MSR_IA32_VMX_BASIC];
+    *val = *msr_at(msr);
     return 0;
 }
 
@@ -38,11 +45,11 @@ void caps_start(void) {
 }
 
 void caps_set_msr(uint32_t msr, uint64_t value) {
-    shim_cpu.msrs[msr - MSR_IA32_VMX_BASIC] = value;
+    *msr_at(msr) = value;
 }
 
 uint64_t caps_msr(uint32_t msr) {
-    return shim_cpu.msrs[msr - MSR_IA32_VMX_BASIC];
+    return *msr_at(msr);
 }
 
 void caps_set_cr4(uint64_t value) {

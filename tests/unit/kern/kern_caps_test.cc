@@ -14,8 +14,8 @@
 namespace {
 
 // SDM vol. 3, appendix A.
-constexpr uint32_t kBasic = 0x480, kProc2 = 0x48b, kEpt = 0x48c, kTruePin = 0x48d,
-                   kTrueProc = 0x48e, kTrueExit = 0x48f, kTrueEntry = 0x490;
+constexpr uint32_t kArchCapabilities = 0x10a, kBasic = 0x480, kProc2 = 0x48b, kEpt = 0x48c,
+                   kTruePin = 0x48d, kTrueProc = 0x48e, kTrueExit = 0x48f, kTrueEntry = 0x490;
 constexpr uint32_t kTrueDistance = kTruePin - 0x481;
 
 struct Control {
@@ -192,6 +192,24 @@ TEST_F(Caps, ABugWithoutItsCureIsRefused) {
 
 // VMX_MIT_* of entry.h.
 constexpr uint32_t kVerw = 1, kIbrs = 2, kBhb = 4, kL1d = 8;
+
+TEST_F(Caps, VerwIsNoCureForMmioByItself) {
+    constexpr uint64_t kMdsNo = 1 << 5, kFbClear = 1 << 17;
+    caps_set(CAPS_MMIO_STALE_DATA, true);
+    caps_set(CAPS_MD_CLEAR, true);
+    EXPECT_EQ(caps_init(false), -EPERM) << "where it clears the buffers of MDS";
+    caps_set_msr(kArchCapabilities, kFbClear | kMdsNo);
+    EXPECT_EQ(caps_init(false), 0);
+    EXPECT_EQ(caps_mitigations(), kVerw);
+    // Microcode from before the bug was known does it all the same where there is MDS.
+    caps_start();
+    caps_set(CAPS_MMIO_STALE_DATA, true);
+    caps_set(CAPS_MD_CLEAR, true);
+    caps_set(CAPS_FLUSH_L1D, true);
+    EXPECT_EQ(caps_init(false), 0);
+    caps_set_msr(kArchCapabilities, kMdsNo);
+    EXPECT_EQ(caps_init(false), -EPERM);
+}
 
 TEST_F(Caps, EachCureIsApplied) {
     EXPECT_EQ(caps_init(false), 0);
