@@ -20,6 +20,8 @@ static const char *failed_check(const struct dune_death *d, u64 rip, u64 rflags)
 		return "CR3 beyond the physical-address width (27.3.1.1)";
 	if (!vmx_canonical(rip))
 		return "RIP not canonical (27.3.1.4)";
+	if (rip >> 32 && !(vmcs_read32(GUEST_CS_AR_BYTES) & BIT(13)))
+		return "RIP of more than 32 bits outside 64-bit code (27.3.1.4)";
 	if (!vmx_canonical(d->fs_base))
 		return "FS base not canonical (27.3.1.2)";
 	if (!vmx_canonical(d->gs_base))
