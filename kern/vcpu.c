@@ -282,22 +282,23 @@ static const struct file_operations vcpu_fops = {
  */
 int dune_vcpu_create(struct dune_process *proc)
 {
-	struct dune_vcpu *vcpu = dune_engine->vcpu_create();
+	struct dune_vcpu_page *page = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	struct dune_vcpu *vcpu;
 	int fd;
 
-	if (IS_ERR(vcpu))
-		return PTR_ERR(vcpu);
-	vcpu->page = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
-	if (!vcpu->page) {
-		dune_engine->vcpu_destroy(vcpu);
+	if (!page)
 		return -ENOMEM;
+	vcpu = dune_engine->vcpu_create(proc, page);
+	if (IS_ERR(vcpu)) {
+		free_page((unsigned long)page);
+		return PTR_ERR(vcpu);
 	}
+	vcpu->page = page;
 	init_waitqueue_head(&vcpu->wait);
 	vcpu->task = get_task_struct(current);
 	preempt_notifier_init(&vcpu->preempt, &vcpu_preempt_ops);
 	kref_get(&proc->ref);
 	vcpu->proc = proc;
-	dune_engine->vcpu_attach(vcpu);
 	mutex_lock(&proc->vcpus_lock);
 	list_add(&vcpu->node, &proc->vcpus);
 	proc->nr_vcpus++;

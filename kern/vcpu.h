@@ -59,8 +59,7 @@ struct dune_engine {
 	unsigned int gpa_bits;
 	unsigned int max_level;		/* of a mirror leaf */
 
-	struct dune_vcpu *(*vcpu_create)(void);
-	void (*vcpu_attach)(struct dune_vcpu *vcpu); /* proc and page are set now */
+	struct dune_vcpu *(*vcpu_create)(struct dune_process *proc, struct dune_vcpu_page *page);
 	void (*vcpu_destroy)(struct dune_vcpu *vcpu);
 	/*
 	 * Runs the guest until user space has something to do; sets page->exit. 0 or -errno. Its

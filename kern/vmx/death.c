@@ -58,6 +58,25 @@ static const char *what_happened(u32 reason)
 	return "VM exit that Dune does not expect";
 }
 
+#define DEATH(member, field)								\
+	{ field, offsetof(struct dune_death, member), sizeof_field(struct dune_death, member) }
+
+static const struct {
+	u16 field, offset, size;
+} death_fields[] = {
+	DEATH(qualification, EXIT_QUALIFICATION), DEATH(gpa, GUEST_PHYSICAL_ADDRESS),
+	DEATH(gla, GUEST_LINEAR_ADDRESS), DEATH(intr_info, VM_EXIT_INTR_INFO),
+	DEATH(intr_error, VM_EXIT_INTR_ERROR_CODE), DEATH(vectoring_info, IDT_VECTORING_INFO_FIELD),
+	DEATH(vectoring_error, IDT_VECTORING_ERROR_CODE), DEATH(cr0, GUEST_CR0), DEATH(cr3, GUEST_CR3),
+	DEATH(cr4, GUEST_CR4), DEATH(fs_base, GUEST_FS_BASE), DEATH(gs_base, GUEST_GS_BASE),
+	DEATH(gdt_base, GUEST_GDTR_BASE), DEATH(idt_base, GUEST_IDTR_BASE), DEATH(tr_base, GUEST_TR_BASE),
+	DEATH(gdt_limit, GUEST_GDTR_LIMIT), DEATH(idt_limit, GUEST_IDTR_LIMIT),
+	DEATH(activity, GUEST_ACTIVITY_STATE), DEATH(interruptibility, GUEST_INTERRUPTIBILITY_INFO),
+	DEATH(cs, GUEST_CS_SELECTOR), DEATH(ss, GUEST_SS_SELECTOR), DEATH(ds, GUEST_DS_SELECTOR),
+	DEATH(es, GUEST_ES_SELECTOR), DEATH(fs, GUEST_FS_SELECTOR), DEATH(gs, GUEST_GS_SELECTOR),
+	DEATH(tr, GUEST_TR_SELECTOR), DEATH(ldtr, GUEST_LDTR_SELECTOR),
+};
+
 /**
  * vmx_die() - the guest cannot go on
  * @vmx: the vCPU; its VMCS is current
@@ -69,39 +88,18 @@ void vmx_die(struct vmx_vcpu *vmx, u32 reason)
 {
 	struct dune_vcpu_page *page = vmx->vcpu.page;
 	struct dune_death *d = &page->death;
+	int i;
 
 	memset(d, 0, sizeof(*d));
 	vmx_store_regs(vmx);
 	d->exit_reason = reason;
-	d->qualification = vmcs_readl(EXIT_QUALIFICATION);
-	d->gpa = vmcs_read64(GUEST_PHYSICAL_ADDRESS);
-	d->gla = vmcs_readl(GUEST_LINEAR_ADDRESS);
-	d->intr_info = vmcs_read32(VM_EXIT_INTR_INFO);
-	d->intr_error = vmcs_read32(VM_EXIT_INTR_ERROR_CODE);
-	d->vectoring_info = vmcs_read32(IDT_VECTORING_INFO_FIELD);
-	d->vectoring_error = vmcs_read32(IDT_VECTORING_ERROR_CODE);
-	d->cr0 = vmcs_readl(GUEST_CR0);
 	d->cr2 = vmx->cr2;
-	d->cr3 = vmcs_readl(GUEST_CR3);
-	d->cr4 = vmcs_readl(GUEST_CR4);
 	rdmsrl(MSR_EFER, d->efer);
-	d->fs_base = vmcs_readl(GUEST_FS_BASE);
-	d->gs_base = vmcs_readl(GUEST_GS_BASE);
-	d->gdt_base = vmcs_readl(GUEST_GDTR_BASE);
-	d->idt_base = vmcs_readl(GUEST_IDTR_BASE);
-	d->tr_base = vmcs_readl(GUEST_TR_BASE);
-	d->gdt_limit = vmcs_read32(GUEST_GDTR_LIMIT);
-	d->idt_limit = vmcs_read32(GUEST_IDTR_LIMIT);
-	d->activity = vmcs_read32(GUEST_ACTIVITY_STATE);
-	d->interruptibility = vmcs_read32(GUEST_INTERRUPTIBILITY_INFO);
-	d->cs = vmcs_read16(GUEST_CS_SELECTOR);
-	d->ss = vmcs_read16(GUEST_SS_SELECTOR);
-	d->ds = vmcs_read16(GUEST_DS_SELECTOR);
-	d->es = vmcs_read16(GUEST_ES_SELECTOR);
-	d->fs = vmcs_read16(GUEST_FS_SELECTOR);
-	d->gs = vmcs_read16(GUEST_GS_SELECTOR);
-	d->tr = vmcs_read16(GUEST_TR_SELECTOR);
-	d->ldtr = vmcs_read16(GUEST_LDTR_SELECTOR);
+	for (i = 0; i < ARRAY_SIZE(death_fields); i++) {
+		unsigned long val = __vmcs_read(death_fields[i].field);
+
+		memcpy((void *)d + death_fields[i].offset, &val, death_fields[i].size);
+	}
 	if (reason == ~0u) {
 		d->instruction_error = vmcs_read32(VM_INSTRUCTION_ERROR);
 		snprintf(d->text, sizeof(d->text),

@@ -143,13 +143,11 @@ static void inject_interrupt(struct vmx_vcpu *vmx)
 	/* Before the bits are looked at: a bit set later sets it again. */
 	xchg(&page->pending_any, 0);
 	vector = highest_pending(page);
-	if (vector < 0) {
-		if (vmx->vcpu.todo & DUNE_TODO_WINDOW)
-			window_exiting(vmx, false);
-		return;
+	if (vector >= 0) {
+		clear_bit(vector, (unsigned long *)page->pending);
+		vmcs_write32(VM_ENTRY_INTR_INFO_FIELD,
+			     vector | INTR_TYPE_EXT_INTR | INTR_INFO_VALID_MASK);
 	}
-	clear_bit(vector, (unsigned long *)page->pending);
-	vmcs_write32(VM_ENTRY_INTR_INFO_FIELD, vector | INTR_TYPE_EXT_INTR | INTR_INFO_VALID_MASK);
 	if (highest_pending(page) >= 0) {
 		WRITE_ONCE(page->pending_any, 1);
 		window_exiting(vmx, true);

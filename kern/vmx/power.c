@@ -19,20 +19,11 @@ static void vmx_stop(bool stop)
 		on_each_cpu(vmx_clear_cpu, NULL, 1);
 }
 
+/* Each of the three is followed by its PM_POST_. */
 static int vmx_pm_notify(struct notifier_block *nb, unsigned long event, void *unused)
 {
-	switch (event) {
-	case PM_SUSPEND_PREPARE:
-	case PM_HIBERNATION_PREPARE:
-	case PM_RESTORE_PREPARE:
-		vmx_stop(true);
-		break;
-	case PM_POST_SUSPEND:
-	case PM_POST_HIBERNATION:
-	case PM_POST_RESTORE:
-		vmx_stop(false);
-		break;
-	}
+	vmx_stop(event == PM_SUSPEND_PREPARE || event == PM_HIBERNATION_PREPARE ||
+		 event == PM_RESTORE_PREPARE);
 	return NOTIFY_OK;
 }
 
@@ -46,6 +37,13 @@ static struct notifier_block vmx_pm_nb = { .notifier_call = vmx_pm_notify };
 /* Before KVM's, which has priority 0. */
 static struct notifier_block vmx_reboot_nb = { .notifier_call = vmx_reboot_notify, .priority = 1 };
 
+/** vmx_power_exit() - do not ask any more */
+void vmx_power_exit(void)
+{
+	unregister_reboot_notifier(&vmx_reboot_nb);
+	unregister_pm_notifier(&vmx_pm_nb);
+}
+
 /**
  * vmx_power_init() - ask to be told
  *
@@ -53,19 +51,9 @@ static struct notifier_block vmx_reboot_nb = { .notifier_call = vmx_reboot_notif
  */
 int __init vmx_power_init(void)
 {
-	int ret = register_pm_notifier(&vmx_pm_nb);
+	int ret = register_pm_notifier(&vmx_pm_nb) ?: register_reboot_notifier(&vmx_reboot_nb);
 
 	if (ret)
-		return ret;
-	ret = register_reboot_notifier(&vmx_reboot_nb);
-	if (ret)
-		unregister_pm_notifier(&vmx_pm_nb);
+		vmx_power_exit(); /* one that was not registered does not mind */
 	return ret;
-}
-
-/** vmx_power_exit() - do not ask any more */
-void vmx_power_exit(void)
-{
-	unregister_reboot_notifier(&vmx_reboot_nb);
-	unregister_pm_notifier(&vmx_pm_nb);
 }

@@ -69,7 +69,7 @@ static void __init vmx_msr_bitmap_init(void)
 	msr_allow(MSR_IA32_TSC, false);
 }
 
-static struct dune_vcpu *vmx_vcpu_create(void)
+static struct dune_vcpu *vmx_vcpu_create(struct dune_process *proc, struct dune_vcpu_page *page)
 {
 	struct vmx_vcpu *vmx = kzalloc(sizeof(*vmx), GFP_KERNEL_ACCOUNT);
 	unsigned long vmcs = get_zeroed_page(GFP_KERNEL_ACCOUNT);
@@ -82,19 +82,13 @@ static struct dune_vcpu *vmx_vcpu_create(void)
 	vmx->vmcs = (void *)vmcs;
 	*(u32 *)vmx->vmcs = vmx_config.revision;
 	vmx->vmcs_pa = __pa(vmx->vmcs);
+	vmx->eptp = __pa(proc->root) | vmx_config.eptp_flags;
+	vmx->regs = &page->regs;
 	vmx->cpu = -1;
 	vmx->host_cpu = -1;
 	INIT_LIST_HEAD(&vmx->active);
 	vmx->vpid = vpid_get();
 	return &vmx->vcpu;
-}
-
-static void vmx_vcpu_attach(struct dune_vcpu *vcpu)
-{
-	struct vmx_vcpu *vmx = to_vmx(vcpu);
-
-	vmx->regs = &vcpu->page->regs;
-	vmx->eptp = __pa(vcpu->proc->root) | vmx_config.eptp_flags;
 }
 
 static void vmx_vcpu_destroy(struct dune_vcpu *vcpu)
@@ -119,7 +113,6 @@ static void vmx_sched_out(struct dune_vcpu *vcpu)
 struct dune_engine dune_vmx_engine = {
 	.name = "VT-x",
 	.vcpu_create = vmx_vcpu_create,
-	.vcpu_attach = vmx_vcpu_attach,
 	.vcpu_destroy = vmx_vcpu_destroy,
 	.run = vmx_run,
 	.sched_out = vmx_sched_out,

@@ -26,12 +26,14 @@ void run_for_ever() {
     auto* const area = reinterpret_cast<struct rseq*>(
         static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset);
     guest::Vcpu& vcpu = guest::Vcpu::get();
-    vcpu.prepare([](void*) {
-        inside++;
-        for (;;) {
-            asm volatile("pause");
-        }
-    }, nullptr, {});
+    vcpu.prepare(
+        [](void*) {
+            inside++;
+            for (;;) {
+                asm volatile("pause");
+            }
+        },
+        nullptr, {});
     for (;;) {
         // Linux takes it back whenever it finds the thread elsewhere.
         const auto pointer = reinterpret_cast<uint64_t>(&section);
