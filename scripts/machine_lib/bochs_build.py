@@ -25,8 +25,11 @@ CONFIGURE = """
 --enable-repeat-speedups --enable-fast-function-calls --enable-handlers-chaining --enable-trace-linking
 --enable-all-optimizations --enable-pci --enable-long-phy-address --enable-protection-keys --enable-cet
 --enable-perfmon --disable-large-ramfile --disable-show-ips --disable-debugger --disable-debugger-gui
---disable-docbook --disable-plugins --disable-stats --with-nogui --without-x --without-x11 CFLAGS=-O2 CXXFLAGS=-O2
+--disable-docbook --disable-plugins --disable-stats --with-nogui --without-x --without-x11
 """.split()
+# At a fixed address tables of handlers are reached without a register for their base.
+FLAGS = "-O2 -fno-pie -no-pie"
+CONFIGURE += [f"CFLAGS={FLAGS}", f"CXXFLAGS={FLAGS}"]
 
 
 @functools.lru_cache(maxsize=None)
