@@ -172,6 +172,11 @@ static int vmx_caps_bugs(bool allow_unsafe)
 	if (cpu_mitigations_off())
 		return 0;
 	vmx_use_safe_entry = true;
+	/*
+	 * A large and a small entry of the ITLB for one address are a machine check. The guest's own
+	 * page tables can make both, where EPT lets it have the large one.
+	 */
+	vmx_config.small_code = boot_cpu_has_bug(X86_BUG_ITLB_MULTIHIT);
 	if (boot_cpu_has_bug(X86_BUG_L1TF)) {
 		if (boot_cpu_has(X86_FEATURE_FLUSH_L1D))
 			vmx_mitigations |= VMX_MIT_L1D;

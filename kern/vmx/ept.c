@@ -112,9 +112,13 @@ bool vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf)
 	void *table = proc->root;
 	u64 *e, val;
 
-	/* The table that the last page went to often takes the next one, too. */
-	if (last == 1 && vmx->last_table && vmx->last_table_gpa == gpa >> 21 &&
-	    vmx->last_table_gone == proc->tables_gone) {
+	if (last > 1) {
+		/* A large one from before it was executable is not there: Linux told the notifier. */
+		if (vmx_config.small_code && leaf->access & DUNE_LEAF_EXEC)
+			last = 1;
+	} else if (vmx->last_table && vmx->last_table_gpa == gpa >> 21 &&
+		   vmx->last_table_gone == proc->tables_gone) {
+		/* The table that the last page went to often takes the next one, too. */
 		WRITE_ONCE(*ept_entry(vmx->last_table, gpa, 1), ept_leaf(leaf, gpa, 1));
 		return true;
 	}

@@ -99,7 +99,7 @@ struct vmx_config {
 	u64 cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
 	bool ept_ad;
 	bool vpid;
-	bool flush_l1d;
+	bool small_code;		/* no large EPT leaf may be executable */
 	u64 eptp_flags;
 };
 

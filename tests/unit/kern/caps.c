@@ -98,6 +98,10 @@ uint32_t caps_mitigations(void) {
     return vmx_mitigations;
 }
 
+bool caps_small_code(void) {
+    return vmx_config.small_code;
+}
+
 bool caps_safe_entry(void) {
     return vmx_use_safe_entry;
 }

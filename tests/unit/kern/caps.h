@@ -23,6 +23,7 @@ enum caps_has {
     CAPS_TAA,
     CAPS_MMIO_STALE_DATA,
     CAPS_RFDS,
+    CAPS_ITLB_MULTIHIT,
     CAPS_BHI,
     CAPS_MITIGATIONS_OFF,
 };
@@ -43,6 +44,7 @@ uint32_t caps_pin(void), caps_proc(void), caps_proc2(void), caps_exit(void), cap
 uint64_t caps_eptp_flags(void);
 uint32_t caps_mitigations(void);
 bool caps_safe_entry(void);
+bool caps_small_code(void);
 
 #ifdef __cplusplus
 }

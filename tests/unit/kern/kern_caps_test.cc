@@ -225,12 +225,18 @@ TEST_F(Caps, EachCureIsApplied) {
     caps_set(CAPS_BHI, true);
     EXPECT_EQ(caps_init(false), 0);
     EXPECT_EQ(caps_mitigations(), kL1d | kVerw | kIbrs | kBhb);
+    EXPECT_FALSE(caps_small_code());
+    caps_set(CAPS_ITLB_MULTIHIT, true);
+    EXPECT_EQ(caps_init(false), 0);
+    EXPECT_TRUE(caps_small_code());
     caps_start();
     caps_set(CAPS_MITIGATIONS_OFF, true);
+    caps_set(CAPS_ITLB_MULTIHIT, true);
     caps_set(CAPS_MDS, true);
     caps_set(CAPS_MD_CLEAR, true);
     EXPECT_EQ(caps_init(false), 0);
     EXPECT_FALSE(caps_safe_entry());
+    EXPECT_FALSE(caps_small_code());
     EXPECT_EQ(caps_mitigations(), 0U);
 }
 

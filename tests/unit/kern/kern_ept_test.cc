@@ -82,6 +82,20 @@ TEST_F(Ept, OfALargerPageOnlyThePartThatTheCpuCan) {
     EXPECT_FALSE(present(3 * k1G + 5 * k2M));
 }
 
+TEST_F(Ept, CodeInSmallPagesWhereTheCpuAsksForIt) {
+    logic_small_code();
+    for (const int level : {1, 2, 3}) {
+        const uint64_t gpa = static_cast<uint64_t>(level) << 35;
+        const uint64_t at = size_of(level) - kPage, pa = 8 * k1G;
+        EXPECT_TRUE(logic_map(gpa + at + 0x12, pa, level, kRw | LOGIC_EXEC));
+        expect_mapped(gpa + at, pa + at, 1, kRw | LOGIC_EXEC);
+        EXPECT_FALSE(level > 1 && present(gpa));
+        EXPECT_TRUE(logic_zap(gpa, gpa + k1G));
+        EXPECT_TRUE(logic_map(gpa + at, pa, level, kRw));
+        expect_mapped(gpa + at, pa + at, level, kRw);
+    }
+}
+
 TEST_F(Ept, ATableStaysWhereALargePageBelongsNow) {
     EXPECT_TRUE(logic_map(k1G, kPage, 1, LOGIC_READ));
     EXPECT_TRUE(logic_map(k1G + 3 * kPage, 8 * k2M, 2, kRw));

@@ -153,7 +153,7 @@ void logic_host_five_levels(bool on) {
 }
 
 void logic_start(int max_level, bool accessed_bits, unsigned gpa_bits) {
-    vmx_config.ept_ad = accessed_bits;
+    vmx_config = (struct vmx_config){.ept_ad = accessed_bits};
     dune_vmx_engine = (struct dune_engine){
         .gpa_bits = gpa_bits,
         .max_level = max_level,
@@ -174,6 +174,10 @@ void logic_start(int max_level, bool accessed_bits, unsigned gpa_bits) {
     on_touch = NULL;
     on_kick = NULL;
     kicks = 0;
+}
+
+void logic_small_code(void) {
+    vmx_config.small_code = true;
 }
 
 static void free_host_table(u64* table, int level) {

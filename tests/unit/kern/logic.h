@@ -36,6 +36,8 @@ struct logic_found {
 void logic_host_five_levels(bool on);
 // A process with nothing in it. Largest level of a leaf, accessed bits, width of its addresses.
 void logic_start(int max_level, bool accessed_bits, unsigned gpa_bits);
+// As on a CPU with ITLB_MULTIHIT, until the end.
+void logic_small_code(void);
 // Frees it; how many pages are allocated then, which should be none.
 size_t logic_end(void);
 

@@ -106,6 +106,74 @@ TEST(Large, Hugetlbfs) {
     std::ofstream("/proc/sys/vm/nr_hugepages") << "0";
 }
 
+// Memory of Linux' large pages, of which Linux has so many there; nullptr if it has none.
+char* large_pages(size_t count, int protection) {
+    std::ofstream("/sys/kernel/mm/transparent_hugepage/enabled") << "madvise";
+    const auto area = reinterpret_cast<uint64_t>(map((count + 1) * kHuge, protection));
+    auto* p = reinterpret_cast<char*>((area + kHuge - 1) & ~(kHuge - 1));
+    if (madvise(p, count * kHuge, MADV_HUGEPAGE) != 0) {
+        return nullptr;
+    }
+    for (size_t i = 0; i < count; i++) {
+        p[i * kHuge] = 1;
+    }
+    return p;
+}
+
+TEST(Large, CodeWhereTheCpuConfusesItsSizes) {
+    // ITLB_MULTIHIT: no large page of ours is executable, for the guest could make it a small one
+    // of its own tables as well. Data stays large.
+    const std::string bug =
+        support::read_file("/sys/devices/system/cpu/vulnerabilities/itlb_multihit");
+    const bool small =
+        bug.find("Not affected") == std::string::npos &&
+        support::read_file("/proc/cmdline").find("mitigations=off") == std::string::npos;
+    constexpr size_t kCode = 64;
+    for (const bool code : {true, false}) {
+        char* p = large_pages(1, PROT_READ | PROT_WRITE | (code ? PROT_EXEC : 0));
+        if (!p || !Machine::get().has(DUNE_FEAT_EPT_2M)) {
+            GTEST_SKIP() << "no large pages";
+        }
+        for (size_t i = 0; i < kCode; i++) {
+            p[i * kPage] = static_cast<char>(0xc3);  // ret
+        }
+        guest::enter([] {});
+        const uint64_t before = ept_faults();
+        const End end = guest::enter([&] {
+            for (size_t i = 0; i < kCode; i++) {
+                if (code) {
+                    reinterpret_cast<void (*)()>(p + i * kPage)();
+                } else {
+                    read_byte(p + i * kPage);
+                }
+            }
+        });
+        ASSERT_TRUE(end.left()) << end;
+        if (code && small) {
+            EXPECT_GE(ept_faults() - before, kCode) << bug;
+        } else {
+            EXPECT_LE(ept_faults() - before, 1U + kOthers) << bug;
+        }
+    }
+}
+
+TEST(Large, LargeDataThatBecomesCode) {
+    char* p = large_pages(1, PROT_READ | PROT_WRITE);
+    if (!p) {
+        GTEST_SKIP() << "no large pages";
+    }
+    p[5 * kPage] = static_cast<char>(0xc3);  // ret
+    poke(p + 4 * kPage, 7);
+    ASSERT_EQ(mprotect(p, kHuge, PROT_READ | PROT_WRITE | PROT_EXEC), 0);
+    const auto call = [&] { reinterpret_cast<void (*)()>(p + 5 * kPage)(); };
+    EXPECT_EQ(fault_of(call).trap.vector, guest::kNoTrap);
+    EXPECT_EQ(peek(p + 4 * kPage), 7);
+    ASSERT_EQ(mprotect(p, kHuge, PROT_READ | PROT_WRITE), 0);
+    EXPECT_REFUSED(call(), SIGSEGV, SEGV_ACCERR, p + 5 * kPage);
+    poke(p + 5 * kPage, 8);
+    EXPECT_EQ(p[5 * kPage], 8);
+}
+
 TEST(Large, FirstTouchByTheHost) {
     char* p = map(64 * kPage);
     madvise(p, 64 * kPage, MADV_NOHUGEPAGE);
