@@ -345,7 +345,7 @@ static void mirror_block(struct dune_process *proc, unsigned long start, unsigne
 }
 
 static void mirror_zap(struct dune_process *proc, unsigned long start, unsigned long end,
-		       bool block)
+		       bool block, bool unmapped)
 {
 	unsigned long index;
 	LIST_HEAD(freed);
@@ -357,7 +357,7 @@ static void mirror_zap(struct dune_process *proc, unsigned long start, unsigned 
 		mirror_block(proc, start, end);
 	for_each_shown(proc, start, end, index, slot)
 		flush |= dune_engine->zap(proc, shown_start(index, slot, start),
-					  shown_end(index, slot, end), &freed);
+					  shown_end(index, slot, end), unmapped, &freed);
 	proc->flush_gen += flush;
 	/* Others may have taken it out, and their kick be under way, or put off (mirror_young()). */
 	flush = proc->flush_gen != READ_ONCE(proc->kicked_gen);
@@ -375,7 +375,8 @@ static struct dune_process *mirror_process(struct mmu_notifier *mn)
 static int mirror_invalidate_start(struct mmu_notifier *mn, const struct mmu_notifier_range *range)
 {
 	/* Nothing here sleeps, so a caller that must not block is served as well. */
-	mirror_zap(mirror_process(mn), range->start, range->end, true);
+	mirror_zap(mirror_process(mn), range->start, range->end, true,
+		   range->event == MMU_NOTIFY_UNMAP);
 	return 0;
 }
 
@@ -398,7 +399,7 @@ static void mirror_release(struct mmu_notifier *mn, struct mm_struct *mm)
 	spin_lock(&proc->lock);
 	proc->dead = true;
 	spin_unlock(&proc->lock);
-	mirror_zap(proc, 0, TASK_SIZE_MAX, false);
+	mirror_zap(proc, 0, TASK_SIZE_MAX, false, true);
 }
 
 static int mirror_young(struct dune_process *proc, unsigned long start, unsigned long end,

@@ -172,7 +172,7 @@ static void process_zap_slot(struct dune_process *proc, u32 slot)
 	bool flush;
 
 	spin_lock(&proc->lock);
-	flush = dune_engine->zap(proc, start, start + (1ull << DUNE_SLOT_SHIFT), &freed);
+	flush = dune_engine->zap(proc, start, start + (1ull << DUNE_SLOT_SHIFT), true, &freed);
 	proc->flush_gen += flush;
 	/* A fault that read the slot before we changed it must not install what it found. */
 	proc->inval_seq++;

@@ -75,8 +75,9 @@ struct dune_engine {
 	/* The mirror's tables. All but the last two are called with proc->lock held. */
 	/* false if a larger page is in the way; it goes soon */
 	bool (*map)(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf);
-	/* true if a mapping went, and so CPUs have to flush; empty tables go to *freed */
-	bool (*zap)(struct dune_process *proc, u64 start, u64 end, struct list_head *freed);
+	/* true if a mapping went, and so CPUs have to flush; tables of no more use go to *freed */
+	bool (*zap)(struct dune_process *proc, u64 start, u64 end, bool unmapped,
+		    struct list_head *freed);
 	/* Accessed since last asked? clear: forget that it was. *flush: a flush is needed. */
 	bool (*young)(struct dune_process *proc, u64 start, u64 end, bool clear, bool *flush);
 	int (*mirror_create)(struct dune_process *proc);

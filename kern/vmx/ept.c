@@ -156,8 +156,19 @@ bool vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf)
 	return true;
 }
 
+/* Of a table that is not empty, an entry is mostly near to where one has just been taken out. */
+static bool ept_empty(const u64 *table, int level, u64 gpa)
+{
+	unsigned int at = gpa >> (12 + 9 * (level - 1)) & 511, i;
+
+	for (i = 0; i <= 256; i++)
+		if (table[(at + i) & 511] | table[(at - i) & 511])
+			return false;
+	return true;
+}
+
 static bool ept_zap_table(struct dune_process *proc, void *table, int level, u64 base, u64 start,
-			  u64 end, struct list_head *freed)
+			  u64 end, bool unmapped, struct list_head *freed)
 {
 	u64 size = level_size(level), a;
 	bool flush = false;
@@ -169,17 +180,17 @@ static bool ept_zap_table(struct dune_process *proc, void *table, int level, u64
 
 		if (!(val & EPT_RWX))
 			continue;
-		if (is_leaf(val, level)) {
-			WRITE_ONCE(*e, 0);
-			flush = true;
-		} else if (start <= a && a + size <= end) {
-			/* All of it goes, so the table need not stay. */
-			WRITE_ONCE(*e, 0);
-			ept_unlink(proc, child(val), level - 1, freed);
-			flush = true;
-		} else {
-			flush |= ept_zap_table(proc, child(val), level - 1, a, start, end, freed);
+		/* If all of a table's range goes, the table need not stay. */
+		if (!is_leaf(val, level) && (a < start || end < a + size)) {
+			flush |= ept_zap_table(proc, child(val), level - 1, a, start, end, unmapped, freed);
+			/* Nor if this was the last of it: then Linux frees its own table as well. */
+			if (!unmapped || !ept_empty(child(val), level - 1, max(start, a)))
+				continue;
 		}
+		WRITE_ONCE(*e, 0);
+		if (!is_leaf(val, level))
+			ept_unlink(proc, child(val), level - 1, freed);
+		flush = true;
 	}
 	return flush;
 }
@@ -189,15 +200,17 @@ static bool ept_zap_table(struct dune_process *proc, void *table, int level, u64
  * @proc: the process
  * @start: first guest-physical address
  * @end: the one after the last
+ * @unmapped: look for tables that are empty now; else they are to be used again
  * @freed: gets tables that are of no use any more; free them after the flush
  *
  * Context: proc->lock held.
  *
  * Return: whether there was anything, and CPUs may still use it until they flush.
  */
-bool vmx_ept_zap(struct dune_process *proc, u64 start, u64 end, struct list_head *freed)
+bool vmx_ept_zap(struct dune_process *proc, u64 start, u64 end, bool unmapped,
+		 struct list_head *freed)
 {
-	return ept_zap_table(proc, proc->root, EPT_ROOT_LEVEL, 0, start, end, freed);
+	return ept_zap_table(proc, proc->root, EPT_ROOT_LEVEL, 0, start, end, unmapped, freed);
 }
 
 static bool ept_young_table(void *table, int level, u64 base, u64 start, u64 end, bool clear,

@@ -228,7 +228,8 @@ void vmx_die(struct vmx_vcpu *vmx, u32 reason);
 int vmx_ept_create(struct dune_process *proc);
 void vmx_ept_destroy(struct dune_process *proc);
 bool vmx_ept_map(struct dune_vcpu *vcpu, u64 gpa, const struct dune_leaf *leaf);
-bool vmx_ept_zap(struct dune_process *proc, u64 start, u64 end, struct list_head *freed);
+bool vmx_ept_zap(struct dune_process *proc, u64 start, u64 end, bool unmapped,
+		 struct list_head *freed);
 bool vmx_ept_young(struct dune_process *proc, u64 start, u64 end, bool clear, bool *flush);
 
 /* run.c */

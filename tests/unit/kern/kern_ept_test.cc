@@ -133,6 +133,35 @@ TEST_F(Ept, ZapTakesNoMoreThanAskedAndTablesWithIt) {
     EXPECT_EQ(logic_tables(), 1U);
 }
 
+TEST_F(Ept, UnmappedPieceByPieceTablesGoToo) {
+    // Whichever entry is the last, near to the one that goes or far from it.
+    for (const uint64_t last : {0, 1, 7, 255, 256, 257, 263, 264, 510, 511}) {
+        for (const uint64_t i : {uint64_t{7}, last}) {
+            EXPECT_TRUE(logic_map(k1G + i * kPage, i * kPage, 1, kRw));
+            EXPECT_TRUE(logic_map(3 * k1G + i * k2M, i * k2M, 2, kRw));
+        }
+        if (last != 7) {
+            EXPECT_TRUE(logic_unmap(k1G + 7 * kPage, k1G + 8 * kPage));
+            EXPECT_TRUE(logic_unmap(3 * k1G + 7 * k2M, 3 * k1G + 8 * k2M));
+            EXPECT_TRUE(present(k1G + last * kPage)) << last;
+            EXPECT_TRUE(present(3 * k1G + last * k2M)) << last;
+            EXPECT_EQ(logic_tables(), 1U + 1 + 2 + 1);
+        }
+        EXPECT_TRUE(logic_unmap(k1G + last * kPage, k1G + (last + 1) * kPage));
+        EXPECT_EQ(logic_tables(), 1U + 1 + 1) << last;
+        EXPECT_TRUE(logic_unmap(3 * k1G + last * k2M, 3 * k1G + (last + 1) * k2M));
+        EXPECT_EQ(logic_tables(), 1U) << last;
+    }
+    // What is only taken out comes back soon: its table stays, until it is unmapped as well.
+    EXPECT_TRUE(logic_map(k1G, kPage, 1, kRw));
+    EXPECT_TRUE(logic_zap(k1G, k1G + kPage));
+    EXPECT_EQ(logic_tables(), 4U);
+    EXPECT_FALSE(logic_unmap(5 * k1G, 5 * k1G + kPage)) << "elsewhere";
+    EXPECT_TRUE(logic_unmap(k1G + kPage, k1G + 2 * kPage)) << "CPUs may still know the table";
+    EXPECT_EQ(logic_tables(), 1U);
+    EXPECT_FALSE(logic_unmap(k1G, k1G + kPage));
+}
+
 TEST_F(Ept, ATableThatWentIsNotWrittenTo) {
     // The table of the last small page is remembered; after a zap it is somebody else's memory.
     EXPECT_TRUE(logic_map(k1G, kPage, 1, kRw));
@@ -215,7 +244,7 @@ TEST_F(Ept, AnyOrderOfChanges) {
             for (uint64_t i = at; i < kPages && kBase + i * kPage < end; i++) {
                 there |= before[i].access != 0;
             }
-            const bool flush = logic_zap(gpa, end);
+            const bool flush = below(2) ? logic_zap(gpa, end) : logic_unmap(gpa, end);
             EXPECT_TRUE(flush || !there);
             const std::vector<Seen> after = look();
             for (uint64_t i = 0; i < kPages; i++) {

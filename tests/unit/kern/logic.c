@@ -207,15 +207,23 @@ bool logic_map(uint64_t gpa, uint64_t pa, int level, unsigned access) {
     return done;
 }
 
-bool logic_zap(uint64_t start, uint64_t end) {
+static bool zap(uint64_t start, uint64_t end, bool unmapped) {
     LIST_HEAD(freed);
     bool flush;
 
     spin_lock(&proc->lock);
-    flush = vmx_ept_zap(proc, start, end, &freed);
+    flush = vmx_ept_zap(proc, start, end, unmapped, &freed);
     spin_unlock(&proc->lock);
     dune_tables_free(&freed);
     return flush;
+}
+
+bool logic_zap(uint64_t start, uint64_t end) {
+    return zap(start, end, false);
+}
+
+bool logic_unmap(uint64_t start, uint64_t end) {
+    return zap(start, end, true);
 }
 
 bool logic_young(uint64_t start, uint64_t end, bool clear, bool* flush) {
@@ -335,7 +343,13 @@ int32_t logic_fault_code(void) {
 }
 
 void logic_invalidate_start(uint64_t start, uint64_t end) {
-    struct mmu_notifier_range range = {start, end};
+    struct mmu_notifier_range range = {start, end, MMU_NOTIFY_CLEAR};
+
+    dune_mirror_notifier_ops.invalidate_range_start(&proc->notifier, &range);
+}
+
+void logic_unmap_start(uint64_t start, uint64_t end) {
+    struct mmu_notifier_range range = {start, end, MMU_NOTIFY_UNMAP};
 
     dune_mirror_notifier_ops.invalidate_range_start(&proc->notifier, &range);
 }

@@ -44,6 +44,8 @@ size_t logic_end(void);
 bool logic_map(uint64_t gpa, uint64_t pa, int level, unsigned access);
 // Whether CPUs would have to flush.
 bool logic_zap(uint64_t start, uint64_t end);
+// The same, and tables that are empty now are freed.
+bool logic_unmap(uint64_t start, uint64_t end);
 bool logic_young(uint64_t start, uint64_t end, bool clear, bool* flush);
 struct logic_found logic_walk(uint64_t gpa);
 uint64_t logic_tables(void);            // that the process counts
@@ -70,6 +72,7 @@ int logic_fault(uint64_t gpa, unsigned access);
 uint32_t logic_fault_signal(void);
 int32_t logic_fault_code(void);
 void logic_invalidate_start(uint64_t start, uint64_t end);
+void logic_unmap_start(uint64_t start, uint64_t end);  // the same, for munmap()
 void logic_invalidate_end(uint64_t start, uint64_t end);
 bool logic_test_young(uint64_t va);
 bool logic_clear_flush_young(uint64_t start, uint64_t end);

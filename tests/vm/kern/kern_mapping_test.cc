@@ -496,4 +496,39 @@ TEST(Special, TablesGoWithTheMemory) {
     EXPECT_LE(high, low + 16 * kPage);
 }
 
+TEST(Special, TablesGoWithTheLastPage) {
+    // Unmapped in pieces of less than a table shows, whether the pages are still there or not.
+    constexpr size_t kAreas = 64;
+    char* p = map(kAreas * kHuge);
+    munmap(p, kAreas * kHuge);
+    const auto area = [&](size_t i) { return p + i * kHuge + i * kPage; };
+    guest::enter([] {});
+    const uint64_t before = Machine::get().stats().ept_bytes;
+    for (size_t i = 0; i < kAreas; i++) {
+        ASSERT_EQ(mmap(area(i), 2 * kPage, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0),
+                  area(i));
+    }
+    guest::enter([&] {
+        for (size_t i = 0; i < kAreas; i++) {
+            *area(i) = 1;
+            read_byte(area(i) + kPage);
+        }
+    });
+    EXPECT_GE(Machine::get().stats().ept_bytes, before + (kAreas - 2) * kPage);
+    for (size_t i = 0; i < kAreas; i++) {
+        ASSERT_EQ(munmap(area(i), kPage), 0);
+        EXPECT_EQ(peek(area(i) + kPage), 0);
+        if (i % 2) {
+            ASSERT_EQ(madvise(area(i) + kPage, kPage, MADV_DONTNEED), 0);
+        }
+    }
+    EXPECT_GE(Machine::get().stats().ept_bytes, before + (kAreas - 2) * kPage);
+    for (size_t i = 0; i < kAreas; i++) {
+        ASSERT_EQ(munmap(area(i) + kPage, kPage), 0);
+    }
+    // One may have been there before, for what else lies beside.
+    EXPECT_LE(Machine::get().stats().ept_bytes, before + 4 * kPage);
+}
+
 }  // namespace

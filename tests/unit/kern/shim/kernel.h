@@ -277,8 +277,10 @@ static inline bool signal_pending(const struct shim_task* task) {
 void shim_kick(void); /* calls other CPUs */
 #define smp_call_function_many(mask, fn, arg, wait) ((void)(mask), (void)(fn), shim_kick())
 
+enum mmu_notifier_event { MMU_NOTIFY_UNMAP, MMU_NOTIFY_CLEAR };
 struct mmu_notifier_range {
     unsigned long start, end;
+    enum mmu_notifier_event event;
 };
 struct mmu_notifier {
     const struct mmu_notifier_ops* ops;
