@@ -355,6 +355,8 @@ static void mirror_zap(struct dune_process *proc, unsigned long start, unsigned 
 	spin_lock(&proc->lock);
 	if (block)
 		mirror_block(proc, start, end);
+	else /* A fault that has looked before must not install what it found. */
+		proc->inval_seq++;
 	for_each_shown(proc, start, end, index, slot)
 		flush |= dune_engine->zap(proc, shown_start(index, slot, start),
 					  shown_end(index, slot, end), unmapped, &freed);
@@ -365,6 +367,17 @@ static void mirror_zap(struct dune_process *proc, unsigned long start, unsigned 
 	if (flush)
 		dune_process_kick(proc);
 	dune_tables_free(&freed);
+}
+
+/**
+ * dune_mirror_clear() - take out what the mirror shows of a range now
+ * @proc: the process
+ * @start: first virtual address
+ * @end: the one after the last
+ */
+void dune_mirror_clear(struct dune_process *proc, unsigned long start, unsigned long end)
+{
+	mirror_zap(proc, start, end, false, true);
 }
 
 static struct dune_process *mirror_process(struct mmu_notifier *mn)
@@ -399,7 +412,7 @@ static void mirror_release(struct mmu_notifier *mn, struct mm_struct *mm)
 	spin_lock(&proc->lock);
 	proc->dead = true;
 	spin_unlock(&proc->lock);
-	mirror_zap(proc, 0, TASK_SIZE_MAX, false, true);
+	dune_mirror_clear(proc, 0, TASK_SIZE_MAX);
 }
 
 static int mirror_young(struct dune_process *proc, unsigned long start, unsigned long end,

@@ -165,23 +165,6 @@ void dune_process_put(struct dune_process *proc)
 	kref_put_mutex(&proc->ref, process_release, &dune_processes_lock);
 }
 
-static void process_zap_slot(struct dune_process *proc, u32 slot)
-{
-	u64 start = (u64)slot << DUNE_SLOT_SHIFT;
-	LIST_HEAD(freed);
-	bool flush;
-
-	spin_lock(&proc->lock);
-	flush = dune_engine->zap(proc, start, start + (1ull << DUNE_SLOT_SHIFT), true, &freed);
-	proc->flush_gen += flush;
-	/* A fault that read the slot before we changed it must not install what it found. */
-	proc->inval_seq++;
-	spin_unlock(&proc->lock);
-	if (flush)
-		dune_process_kick(proc);
-	dune_tables_free(&freed);
-}
-
 /**
  * dune_process_set_slots() - choose what guest-physical slots show
  * @proc: the process
@@ -196,6 +179,7 @@ static void process_zap_slot(struct dune_process *proc, u32 slot)
  */
 int dune_process_set_slots(struct dune_process *proc, u32 first, u32 count, const u32 *va_slots)
 {
+	const unsigned long size = 1ul << DUNE_SLOT_SHIFT;
 	u32 i, old, slot, va;
 	int ret = 0;
 
@@ -221,7 +205,7 @@ int dune_process_set_slots(struct dune_process *proc, u32 first, u32 count, cons
 		}
 		WRITE_ONCE(proc->slots[slot], va);
 		if (old != DUNE_SLOT_NONE) {
-			process_zap_slot(proc, slot);
+			dune_mirror_clear(proc, old * size, (old + 1) * size);
 			xa_erase(&proc->va_slots, old);
 		}
 	}

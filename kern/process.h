@@ -79,6 +79,7 @@ void dune_stats_add(struct dune_stats *to, const struct dune_stats *from);
 /* __noendbr here and elsewhere: called by name alone, on a way whose instructions we count */
 __noendbr bool dune_mirror_try(struct dune_vcpu *vcpu, u64 gpa, u32 access);
 int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access);
+void dune_mirror_clear(struct dune_process *proc, unsigned long start, unsigned long end);
 void dune_mirror_init(void);
 extern const struct mmu_notifier_ops dune_mirror_notifier_ops;
 

@@ -246,6 +246,24 @@ TEST_F(Mirror, OneThatFindsNothingWaitsForTheKickOfAnother) {
     logic_invalidate_end(101 * k1G, 101 * k1G + kPage);
 }
 
+TEST_F(Mirror, ASlotIsHiddenOnlyAfterTheKickOfAnother) {
+    logic_host_vma(0, ~uint64_t{0} >> 17, kR);
+    logic_host_set(101 * k1G, 1, 0x2000 | kAll);
+    logic_host_set(100 * k1G, 1, 0x3000 | kAll);
+    ASSERT_EQ(logic_fault(k1G, kR), 0);
+    ASSERT_EQ(logic_fault(2 * k1G, kR), 0) << "so that no table goes with the slot";
+    const size_t kicks = logic_kicks();
+    logic_on_kick([] {
+        const uint32_t none = 0xffffffff;
+        const size_t before = logic_kicks();
+        EXPECT_EQ(logic_set_slots(1, 1, &none), 0);
+        EXPECT_EQ(logic_kicks(), before + 1);
+    });
+    logic_invalidate_start(101 * k1G, 102 * k1G);
+    EXPECT_EQ(logic_kicks(), kicks + 2);
+    logic_invalidate_end(101 * k1G, 102 * k1G);
+}
+
 class OldMirror : public Mirror {
   protected:
     void SetUp() override {
