@@ -349,18 +349,26 @@ static void mirror_zap(struct dune_process *proc, unsigned long start, unsigned 
 {
 	unsigned long index;
 	LIST_HEAD(freed);
-	bool flush = false;
 	void *slot;
+	bool flush;
 
 	spin_lock(&proc->lock);
 	if (block)
 		mirror_block(proc, start, end);
 	else /* A fault that has looked before must not install what it found. */
 		proc->inval_seq++;
-	for_each_shown(proc, start, end, index, slot)
-		flush |= dune_engine->zap(proc, shown_start(index, slot, start),
-					  shown_end(index, slot, end), unmapped, &freed);
-	proc->flush_gen += flush;
+	for_each_shown(proc, start, end, index, slot) {
+		/*
+		 * No longer than one slot takes: others spin for the lock, with interrupts off. What has
+		 * gone is counted by then, and nothing comes back: it is blocked, or nobody is left.
+		 */
+		if (unlikely(!list_empty(&freed))) {
+			spin_unlock(&proc->lock);
+			spin_lock(&proc->lock);
+		}
+		proc->flush_gen += dune_engine->zap(proc, shown_start(index, slot, start),
+						    shown_end(index, slot, end), unmapped, &freed);
+	}
 	/* Others may have taken it out, and their kick be under way, or put off (mirror_young()). */
 	flush = proc->flush_gen != READ_ONCE(proc->kicked_gen);
 	spin_unlock(&proc->lock);

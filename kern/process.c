@@ -153,6 +153,8 @@ static void process_release(struct kref *ref)
 	list_del(&proc->node);
 	mutex_unlock(&dune_processes_lock);
 	dune_debugfs_remove(proc);
+	/* Here, as what ends the last notifier runs with softirqs off. No vCPU is left. */
+	dune_mirror_clear(proc, 0, TASK_SIZE_MAX);
 	if (llist_add(&proc->leaving, &dune_leaving))
 		schedule_delayed_work(&dune_leave_work, DUNE_PUT_DELAY);
 }

@@ -129,6 +129,10 @@ static inline void list_add(struct list_head* entry, struct list_head* head) {
     head->next = entry;
 }
 
+static inline bool list_empty(const struct list_head* head) {
+    return head->next == head;
+}
+
 static inline void list_del(struct list_head* entry) {
     entry->next->prev = entry->prev;
     entry->prev->next = entry->next;
