@@ -2,6 +2,7 @@
 /* Processes: one for each mm that opened /dev/dune. */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/llist.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
@@ -14,6 +15,7 @@
 
 static LIST_HEAD(dune_processes);
 static DEFINE_MUTEX(dune_processes_lock);
+static atomic_t dune_registered;	/* processes with a notifier, or one that is about to be freed */
 
 static struct dune_process *process_create(struct mm_struct *mm)
 {
@@ -46,6 +48,7 @@ static struct dune_process *process_create(struct mm_struct *mm)
 	ret = mmu_notifier_register(&proc->notifier, mm);
 	if (ret)
 		goto free_mirror;
+	atomic_inc(&dune_registered);
 	dune_debugfs_add(proc);
 	return proc;
 
@@ -70,6 +73,7 @@ void dune_process_free(struct dune_process *proc)
 	free_cpumask_var(proc->cpus);
 	kvfree(proc->slots);
 	kfree(proc);
+	atomic_dec(&dune_registered);
 }
 
 static struct dune_process *process_find(struct mm_struct *mm)
@@ -142,8 +146,14 @@ static DECLARE_DELAYED_WORK(dune_leave_work, processes_leave);
 void dune_process_exit(void)
 {
 	flush_delayed_work(&dune_leave_work);
-	/* They are freed by SRCU callbacks of ours. */
-	mmu_notifier_synchronize();
+	/*
+	 * They are freed by SRCU callbacks of ours. mmu_notifier_synchronize() waits for a grace
+	 * period, after which those of other CPUs may still have to run.
+	 */
+	while (atomic_read(&dune_registered))
+		msleep(20);
+	/* And until the last has returned: they run with softirqs off. */
+	synchronize_rcu();
 }
 
 static void process_release(struct kref *ref)

@@ -181,6 +181,9 @@ typedef struct {
 struct mutex {
     int held;
 };
+typedef struct {
+    int count;
+} atomic_t;
 struct kref {
     int count;
 };
@@ -198,6 +201,10 @@ void shim_unlock(int* held);
 #define mutex_lock(lock) shim_lock(&(lock)->held)
 #define mutex_unlock(lock) shim_unlock(&(lock)->held)
 
+#define atomic_inc(v) ((v)->count++)
+#define atomic_dec(v) ((v)->count--)
+#define atomic_read(v) ((v)->count)
+#define msleep(ms) abort() /* there is one thread: for whom? */
 #define kref_init(ref) ((ref)->count = 1)
 #define kref_get(ref) ((ref)->count++)
 static inline void kref_put_mutex(struct kref* ref, void (*release)(struct kref*),
@@ -301,7 +308,7 @@ struct mmu_notifier_ops {
     void (*free_notifier)(struct mmu_notifier* mn);
 };
 #define mmu_notifier_register(mn, mm) ((void)(mm), 0)
-#define mmu_notifier_synchronize() ((void)0)
+#define synchronize_rcu() ((void)0)
 #define mmu_notifier_put(mn) ((mn)->ops->free_notifier(mn))
 
 /* --- the fault path: user memory is there or not as the test says --- */
