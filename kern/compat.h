@@ -3,6 +3,7 @@
 #ifndef DUNE_COMPAT_H
 #define DUNE_COMPAT_H
 
+#include <linux/mm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/sched.h>
 #include <linux/version.h>
@@ -43,9 +44,13 @@
 
 /* 6.3 made vm_flags read-only. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
-#include <linux/mm_types.h>
 #define vm_flags_set(vma, flags) ((vma)->vm_flags |= (flags))
 #define vm_flags_clear(vma, flags) ((vma)->vm_flags &= ~(flags))
+#endif
+
+/* 6.6 brought shadow stacks of user mode. */
+#ifndef VM_SHADOW_STACK
+#define VM_SHADOW_STACK VM_NONE
 #endif
 
 #endif

@@ -15,6 +15,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
+#include <asm/mmu_context.h>
 
 #include "compat.h"
 #include "process.h"
@@ -126,8 +127,11 @@ static bool mirror_touch(unsigned long addr, bool write)
 	return __try_cmpxchg_user(byte, &val, val, fault) >= 0;
 }
 
-/* What Linux said to an access of user mode's: nothing more to do, or the signal it would send. */
-static int mirror_verdict(struct dune_vcpu *vcpu, vm_fault_t fault)
+/*
+ * What Linux said to an access of user mode's: nothing more to do, or the signal it would send. A
+ * SIGSEGV has the code @code.
+ */
+static int mirror_verdict(struct dune_vcpu *vcpu, vm_fault_t fault, int code)
 {
 	struct dune_vcpu_page *page = vcpu->page;
 
@@ -136,7 +140,7 @@ static int mirror_verdict(struct dune_vcpu *vcpu, vm_fault_t fault)
 		return -EAGAIN;
 	if (fault & VM_FAULT_SIGSEGV) {
 		page->fault_signal = SIGSEGV;
-		page->fault_si_code = SEGV_ACCERR;
+		page->fault_si_code = code;
 	} else {
 		page->fault_signal = SIGBUS;
 		page->fault_si_code = fault & (VM_FAULT_HWPOISON | VM_FAULT_HWPOISON_LARGE) ?
@@ -147,42 +151,37 @@ static int mirror_verdict(struct dune_vcpu *vcpu, vm_fault_t fault)
 
 /*
  * A touch from kernel mode failed. Where the VMA allows the access, the fault is made once more as
- * one of user mode's: userfaultfd and protection keys tell the two apart.
+ * one of user mode's: userfaultfd tells the two apart.
  */
 static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, u32 access)
 {
+	bool write = access & DUNE_LEAF_WRITE, exec = !write && access & DUNE_LEAF_EXEC;
+	unsigned long need = write ? VM_WRITE : exec ? VM_EXEC : VM_READ | VM_WRITE | VM_EXEC;
+	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE | FAULT_FLAG_INTERRUPTIBLE |
+			     FAULT_FLAG_USER | (write ? FAULT_FLAG_WRITE : exec ? FAULT_FLAG_INSTRUCTION : 0);
 	struct mm_struct *mm = vcpu->proc->mm;
-	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE |
-			     FAULT_FLAG_INTERRUPTIBLE | FAULT_FLAG_USER;
-	unsigned long need = VM_READ | VM_WRITE | VM_EXEC;
+	vm_fault_t fault = VM_FAULT_SIGSEGV;
 	struct vm_area_struct *vma;
-	vm_fault_t fault;
+	int code = SEGV_MAPERR;
 
-	if (access & DUNE_LEAF_WRITE) {
-		need = VM_WRITE;
-		flags |= FAULT_FLAG_WRITE;
-	} else if (access & DUNE_LEAF_EXEC) {
-		need = VM_EXEC;
-		flags |= FAULT_FLAG_INSTRUCTION;
-	}
-	/* A signal may be why: killed while waiting for memory, or interrupted in userfaultfd. */
+	/* A signal may be why: killed while waiting for memory. */
 	if (signal_pending(current) || mmap_read_lock_killable(mm))
 		return -EAGAIN;
-	vma = find_vma(mm, addr);
-	if (vma && vma->vm_start <= addr && vma->vm_flags & need) {
+	vma = vma_lookup(mm, addr);
+	if (vma && !arch_vma_access_permitted(vma, write, exec, false)) {
+		code = SEGV_PKUERR;
+	} else if (vma && (!(vma->vm_flags & need) || (write && vma->vm_flags & VM_SHADOW_STACK))) {
+		code = SEGV_ACCERR;
+	} else if (vma) {
 		/* The door opens to user mode alone: the guest would run in itself. */
 		fault = dune_vcpu_is_door(vma) ? VM_FAULT_SIGBUS :
 						 handle_mm_fault(vma, addr, flags, NULL);
 		/* Then the lock has been given back. */
 		if (fault & (VM_FAULT_RETRY | VM_FAULT_COMPLETED))
 			return -EAGAIN;
-		mmap_read_unlock(mm);
-		return mirror_verdict(vcpu, fault);
 	}
-	vcpu->page->fault_signal = SIGSEGV;
-	vcpu->page->fault_si_code = vma && vma->vm_start <= addr ? SEGV_ACCERR : SEGV_MAPERR;
 	mmap_read_unlock(mm);
-	return -EFAULT;
+	return mirror_verdict(vcpu, fault, code);
 }
 
 static bool mirror_address(struct dune_process *proc, u64 gpa, unsigned long *addr)

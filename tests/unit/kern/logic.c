@@ -101,9 +101,9 @@ void* shim_xa_find(struct xarray* xa, unsigned long* index, unsigned long last) 
     return best->value;
 }
 
-struct vm_area_struct* find_vma(struct mm_struct* of, unsigned long addr) {
+struct vm_area_struct* vma_lookup(struct mm_struct* of, unsigned long addr) {
     (void)of;
-    return addr < vma.vm_end ? &vma : NULL;
+    return addr >= vma.vm_start && addr < vma.vm_end ? &vma : NULL;
 }
 
 bool shim_touch(unsigned long addr, bool write) {

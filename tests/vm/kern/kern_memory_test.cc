@@ -294,6 +294,50 @@ TEST(Rights, ProtectionKeys) {
     syscall(SYS_pkey_free, key);
 }
 
+TEST(Rights, ProtectionKeysThatRefuse) {
+    // A page that is not there yet, which Linux would not map for the process either.
+    map_what_traps_need();
+    const long key = syscall(SYS_pkey_alloc, 0, PKEY_DISABLE_ACCESS);
+    if (key < 0) {
+        GTEST_SKIP() << "no protection keys";
+    }
+    char* p = map(kPage);
+    ASSERT_EQ(syscall(SYS_pkey_mprotect, p, kPage, PROT_READ | PROT_WRITE, key), 0);
+    EXPECT_REFUSED(read_byte(p), SIGSEGV, SEGV_PKUERR, p);
+    EXPECT_REFUSED(*const_cast<volatile char*>(p) = 1, SIGSEGV, SEGV_PKUERR, p);
+    syscall(SYS_pkey_free, key);
+}
+
+TEST(Rights, ShadowStack) {
+    // Its VMA is writable, for calls. A plain write is refused, and must not be tried for ever.
+    constexpr long kMapShadowStack = 453;
+    map_what_traps_need();
+    const long address = syscall(kMapShadowStack, 0, 2 * kPage, 0);
+    if (address == -1) {
+        GTEST_SKIP() << "no shadow stacks";
+    }
+    auto* p = reinterpret_cast<char*>(address);
+    Machine::get().show(p, 2 * kPage);
+    EXPECT_REFUSED(*const_cast<volatile char*>(p) = 1, SIGSEGV, SEGV_ACCERR, p);
+    EXPECT_EQ(peek(p), 0);
+    EXPECT_REFUSED(*const_cast<volatile char*>(p) = 1, SIGSEGV, SEGV_ACCERR, p);
+    munmap(p, 2 * kPage);
+}
+
+TEST(Rights, GuardRegions) {
+    // In the midst of a mapping, and Linux says that there is none.
+    constexpr int kInstall = 102, kRemove = 103;  // MADV_GUARD_INSTALL, _REMOVE
+    char* p = map(4 * kPage);
+    poke(p, 1);
+    if (madvise(p, kPage, kInstall) != 0) {
+        GTEST_SKIP() << "no guard regions";
+    }
+    EXPECT_REFUSED(read_byte(p), SIGSEGV, SEGV_MAPERR, p);
+    EXPECT_REFUSED(*const_cast<volatile char*>(p) = 1, SIGSEGV, SEGV_MAPERR, p);
+    ASSERT_EQ(madvise(p, kPage, kRemove), 0);
+    EXPECT_EQ(peek(p), 0);
+}
+
 TEST(Rights, StackGrows) {
     map_what_traps_need();
     // MAP_GROWSDOWN memory grows by the guest's touch, as by the process'.

@@ -317,6 +317,7 @@ struct mmu_notifier_ops {
 #define VM_READ 1ul
 #define VM_WRITE 2ul
 #define VM_EXEC 4ul
+#define VM_SHADOW_STACK (1ul << 37)
 typedef unsigned int vm_fault_t;
 enum {
     VM_FAULT_OOM = 1,
@@ -338,7 +339,10 @@ enum {
 };
 
 bool shim_touch(unsigned long addr, bool write);
-struct vm_area_struct* find_vma(struct mm_struct* mm, unsigned long addr);
+struct vm_area_struct* vma_lookup(struct mm_struct* mm, unsigned long addr);
+#define userfaultfd_armed(vma) ((void)(vma), false)
+#define arch_vma_access_permitted(vma, write, execute, foreign) \
+    ((void)(vma), (void)(write), (void)(execute), true)
 #define __get_user(val, p) ((void)((val) = 0), shim_touch((unsigned long)(p), false) ? 0 : -EFAULT)
 /* 0 when it exchanged, 1 when it did not. Real memory: an address of the test's own. */
 #define __try_cmpxchg_user(p, old, val, label)                               \
