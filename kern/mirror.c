@@ -15,6 +15,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
+#include <linux/userfaultfd_k.h>
 #include <asm/mmu_context.h>
 
 #include "compat.h"
@@ -158,7 +159,7 @@ static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, u32 access
 	bool write = access & DUNE_LEAF_WRITE, exec = !write && access & DUNE_LEAF_EXEC;
 	unsigned long need = write ? VM_WRITE : exec ? VM_EXEC : VM_READ | VM_WRITE | VM_EXEC;
 	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE | FAULT_FLAG_INTERRUPTIBLE |
-			     FAULT_FLAG_USER | (write ? FAULT_FLAG_WRITE : exec ? FAULT_FLAG_INSTRUCTION : 0);
+			     (write ? FAULT_FLAG_WRITE : exec ? FAULT_FLAG_INSTRUCTION : 0);
 	struct mm_struct *mm = vcpu->proc->mm;
 	vm_fault_t fault = VM_FAULT_SIGSEGV;
 	struct vm_area_struct *vma;
@@ -173,6 +174,9 @@ static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, u32 access
 	} else if (vma && (!(vma->vm_flags & need) || (write && vma->vm_flags & VM_SHADOW_STACK))) {
 		code = SEGV_ACCERR;
 	} else if (vma) {
+		/* Not elsewhere: an OOM of user mode's leaves notes for who gets VM_FAULT_OOM. */
+		if (userfaultfd_armed(vma))
+			flags |= FAULT_FLAG_USER;
 		/* The door opens to user mode alone: the guest would run in itself. */
 		fault = dune_vcpu_is_door(vma) ? VM_FAULT_SIGBUS :
 						 handle_mm_fault(vma, addr, flags, NULL);

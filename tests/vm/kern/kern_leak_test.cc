@@ -3,7 +3,10 @@
 // What comes and goes many times leaves nothing behind: VPIDs, and memory of the kernel's.
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,6 +14,8 @@
 #include <bit>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "guest.h"
@@ -131,6 +136,68 @@ TEST(Leak, ProcessesThatRanAndDied) {
         }
     });
     EXPECT_EQ(vpids_in_use(), vpids);
+}
+
+// A line of /proc/cgroups.
+struct Cgroups {
+    int hierarchy = -1, count = -1;
+};
+Cgroups memory_cgroups() {
+    Cgroups memory;
+    const std::string all = support::read_file("/proc/cgroups");
+    const size_t line = all.find("\nmemory\t");
+    if (line != std::string::npos) {
+        std::sscanf(&all[line], "\nmemory %d %d", &memory.hierarchy, &memory.count);
+    }
+    return memory;
+}
+
+template <class Condition>
+bool comes_true(Condition condition) {
+    for (int i = 0; i < 100 && !condition(); i++) {
+        usleep(50'000);
+    }
+    return condition();
+}
+
+TEST(Leak, ACgroupWhoseMemoryWasOut) {
+    // Of version 1, and told to kill nobody: Linux keeps a note for each fault of user mode's that
+    // finds no memory, until user mode comes to sleep for it, and the guest never does.
+    constexpr const char* kRoot = "/tmp/memory-cgroups";
+    const std::string group = std::string(kRoot) + "/out";
+    const auto set = [&](const char* file, const char* value) {
+        return support::write_file((group + "/" + file).c_str(), value);
+    };
+    mkdir(kRoot, 0755);
+    if (mount("none", kRoot, "cgroup", 0, "memory") != 0) {
+        GTEST_SKIP() << "no memory cgroups of version 1";
+    }
+    const int before = memory_cgroups().count;
+    ASSERT_EQ(mkdir(group.c_str(), 0755), 0);
+    EXPECT_TRUE(set("memory.oom_control", "1"));
+    EXPECT_TRUE(set("memory.limit_in_bytes", "8388608"));
+    const pid_t pid = support::fork_or_end();
+    if (pid == 0) {
+        char* memory = guest::map(32 << 20);
+        set("tasks", "0");
+        guest::enter([&] {
+            for (size_t i = 0; i < 32 << 20; i += support::kPage) {
+                memory[i] = 1;
+            }
+        });
+        _exit(0);
+    }
+    EXPECT_TRUE(comes_true(
+        [&] { return std::atoi(support::read_file(group + "/memory.failcnt").c_str()) > 0; }));
+    usleep(200'000);
+    kill(pid, SIGKILL);
+    EXPECT_EQ(WTERMSIG(support::wait_status(pid)), SIGKILL);
+    set("memory.force_empty", "0");
+    EXPECT_EQ(rmdir(group.c_str()), 0);
+    EXPECT_TRUE(comes_true([&] { return memory_cgroups().count == before; }))
+        << memory_cgroups().count;
+    EXPECT_EQ(umount(kRoot), 0);
+    EXPECT_TRUE(comes_true([] { return memory_cgroups().hierarchy == 0; })) << "for others' sake";
 }
 
 }  // namespace
