@@ -134,19 +134,15 @@ static bool mirror_touch(unsigned long addr, bool write)
  */
 static int mirror_verdict(struct dune_vcpu *vcpu, vm_fault_t fault, int code)
 {
-	struct dune_vcpu_page *page = vcpu->page;
-
 	/* Out of memory: the guest tries again, as user mode would, until the OOM killer was there. */
 	if (!(fault & VM_FAULT_ERROR) || fault & VM_FAULT_OOM)
 		return -EAGAIN;
-	if (fault & VM_FAULT_SIGSEGV) {
-		page->fault_signal = SIGSEGV;
-		page->fault_si_code = code;
-	} else {
-		page->fault_signal = SIGBUS;
-		page->fault_si_code = fault & (VM_FAULT_HWPOISON | VM_FAULT_HWPOISON_LARGE) ?
-					      BUS_MCEERR_AR : BUS_ADRERR;
-	}
+	if (fault & (VM_FAULT_HWPOISON | VM_FAULT_HWPOISON_LARGE))
+		code = BUS_MCEERR_AR;
+	else if (!(fault & VM_FAULT_SIGSEGV))
+		code = BUS_ADRERR;
+	vcpu->page->fault_signal = fault & VM_FAULT_SIGSEGV ? SIGSEGV : SIGBUS;
+	vcpu->page->fault_si_code = code;
 	return -EFAULT;
 }
 
@@ -288,16 +284,11 @@ int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 	unsigned long addr;
 	bool found;
 	u64 seq;
-	int ret;
 
-	if (unlikely(!mirror_address(proc, gpa, &addr))) {
-		vcpu->page->fault_signal = SIGSEGV;
-		vcpu->page->fault_si_code = SEGV_MAPERR;
-		return -EFAULT;
-	}
-	ret = vcpu->nr_tables < DUNE_TABLE_CACHE ? dune_tables_fill(vcpu) : 0;
-	if (ret)
-		return ret;
+	if (unlikely(!mirror_address(proc, gpa, &addr)))
+		return mirror_verdict(vcpu, VM_FAULT_SIGSEGV, SEGV_MAPERR);
+	if (unlikely(vcpu->nr_tables < DUNE_TABLE_CACHE) && dune_tables_fill(vcpu))
+		return -ENOMEM;
 	if (unlikely(!mirror_touch(addr, access & DUNE_LEAF_WRITE)))
 		return mirror_refused(vcpu, addr, access);
 	seq = READ_ONCE(proc->inval_seq);
