@@ -246,6 +246,26 @@ TEST_F(Mirror, OneThatFindsNothingWaitsForTheKickOfAnother) {
     logic_invalidate_end(101 * k1G, 101 * k1G + kPage);
 }
 
+TEST_F(Mirror, TheLockIsGivenUpAfterASlotWhoseTablesWent) {
+    // Others spin for it, with interrupts off.
+    logic_host_vma(0, ~uint64_t{0} >> 17, kR);
+    for (const uint64_t va : {100 * k1G, 101 * k1G, 103 * k1G}) {
+        logic_host_set(va, 1, 0x2000 | kAll);
+    }
+    for (const uint64_t gpa : {k1G, 2 * k1G, 3 * k1G}) {
+        ASSERT_EQ(logic_fault(gpa, kR), 0);
+    }
+    size_t before = logic_locks();
+    logic_invalidate_start(101 * k1G, 101 * k1G + kPage);
+    EXPECT_EQ(logic_locks(), before + 1) << "one page, one way";
+    before = logic_locks();
+    logic_invalidate_start(0, 128 * k1G);
+    EXPECT_EQ(logic_locks(), before + 3);
+    for (const uint64_t gpa : {k1G, 2 * k1G, 3 * k1G}) {
+        EXPECT_FALSE(present(gpa));
+    }
+}
+
 TEST_F(Mirror, ASlotIsHiddenOnlyAfterTheKickOfAnother) {
     logic_host_vma(0, ~uint64_t{0} >> 17, kR);
     logic_host_set(101 * k1G, 1, 0x2000 | kAll);

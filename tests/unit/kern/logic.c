@@ -22,7 +22,7 @@ static struct dune_vcpu_page page;
 static struct vm_area_struct vma;
 static void (*on_touch)(uint64_t va, bool write);
 static void (*on_kick)(void);
-static size_t kicks;
+static size_t kicks, locks;
 
 /* --- what the shim promises --- */
 
@@ -49,6 +49,7 @@ void __free_page(struct page* p) {
 }
 
 void shim_lock(int* held) {
+    locks++;
     if ((*held)++)
         abort();
 }
@@ -281,6 +282,10 @@ uint64_t logic_flush_gen(void) {
 
 size_t logic_kicks(void) {
     return kicks;
+}
+
+size_t logic_locks(void) {
+    return locks;
 }
 
 int logic_set_slots(uint32_t first, uint32_t count, const uint32_t* va_slots) {

@@ -52,6 +52,7 @@ uint64_t logic_tables(void);            // that the process counts
 uint64_t logic_reachable_tables(void);  // that are reached from the root
 uint64_t logic_flush_gen(void);
 size_t logic_kicks(void);  // how often other CPUs were called
+size_t logic_locks(void);  // how often a lock was taken
 // Called once, while they are.
 void logic_on_kick(void (*function)(void));
 
