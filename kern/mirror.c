@@ -5,7 +5,7 @@
  * The page table is walked as the kernel's fast GUP does, with interrupts off, so that its pages
  * are not freed under the walk. No page is referenced or pinned: the MMU notifiers take a mapping
  * out of the mirror before Linux takes the page away. Where the page table has no usable entry,
- * the address is touched from here, which runs Linux' own fault path with all that it knows.
+ * Linux' own fault handler is asked for one, with all that it knows.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -64,8 +64,7 @@ static __always_inline bool mirror_leaf(struct dune_leaf *leaf, u64 val, int shi
 	/*
 	 * The RW bit itself: shadow-stack pages are "writable" to Linux, and not to us. Only dirty
 	 * entries are writable in the mirror, so that a first write passes through Linux. Not so
-	 * those without a struct page, which nobody asks: a device should see the guest's write and
-	 * no touch of ours before it.
+	 * those without a struct page, which nobody asks.
 	 */
 	leaf->access = DUNE_LEAF_READ | (val & _PAGE_NX ? 0 : DUNE_LEAF_EXEC) |
 		       mirror_type(val, shift);
@@ -114,71 +113,66 @@ static __always_inline bool mirror_walk(struct mm_struct *mm, unsigned long addr
 			   PAGE_SHIFT);
 }
 
-/*
- * Touches user memory so that Linux maps it. CMPXCHG writes whether or not it exchanges. No
- * access_ok(): slots show addresses of the user's half alone.
- */
-static bool mirror_touch(unsigned long addr, bool write)
-{
-	u8 __user *byte = (u8 __user *)addr;
-	u8 val = 0;
-
-	if (!write)
-		return !__get_user(val, byte);
-	return __try_cmpxchg_user(byte, &val, val, fault) >= 0;
-}
-
-/*
- * What Linux said to an access of user mode's: nothing more to do, or the signal it would send. A
- * SIGSEGV has the code @code.
- */
-static int mirror_verdict(struct dune_vcpu *vcpu, vm_fault_t fault, int code)
+/* What Linux said to an access of user mode's: nothing more to do (0), or the signal it would send. */
+static int mirror_verdict(struct dune_vcpu *vcpu, vm_fault_t fault, int segv_code)
 {
 	/* Out of memory: the guest tries again, as user mode would, until the OOM killer was there. */
-	if (!(fault & VM_FAULT_ERROR) || fault & VM_FAULT_OOM)
-		return -EAGAIN;
+	if (likely(!(fault & VM_FAULT_ERROR)) || fault & VM_FAULT_OOM)
+		return 0;
 	if (fault & (VM_FAULT_HWPOISON | VM_FAULT_HWPOISON_LARGE))
-		code = BUS_MCEERR_AR;
+		segv_code = BUS_MCEERR_AR;
 	else if (!(fault & VM_FAULT_SIGSEGV))
-		code = BUS_ADRERR;
+		segv_code = BUS_ADRERR;
 	vcpu->page->fault_signal = fault & VM_FAULT_SIGSEGV ? SIGSEGV : SIGBUS;
-	vcpu->page->fault_si_code = code;
+	vcpu->page->fault_si_code = segv_code;
 	return -EFAULT;
 }
 
 /*
- * A touch from kernel mode failed. Where the VMA allows the access, the fault is made once more as
- * one of user mode's: userfaultfd tells the two apart.
+ * Has Linux map an address, as in a fault of user mode's: 0 if it has, or if the guest should try
+ * again. A touch would do, but not all of it right: userfaultfd tells the kernel's own accesses
+ * apart, a signal does not end their waits, and a device sees them.
  */
-static int mirror_refused(struct dune_vcpu *vcpu, unsigned long addr, u32 access)
+static int mirror_ask(struct dune_vcpu *vcpu, unsigned long addr, u32 access)
 {
 	bool write = access & DUNE_LEAF_WRITE, exec = !write && access & DUNE_LEAF_EXEC;
 	unsigned long need = write ? VM_WRITE : exec ? VM_EXEC : VM_READ | VM_WRITE | VM_EXEC;
-	unsigned int flags = FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_KILLABLE | FAULT_FLAG_INTERRUPTIBLE |
+	unsigned int flags = FAULT_FLAG_DEFAULT |
 			     (write ? FAULT_FLAG_WRITE : exec ? FAULT_FLAG_INSTRUCTION : 0);
 	struct mm_struct *mm = vcpu->proc->mm;
 	vm_fault_t fault = VM_FAULT_SIGSEGV;
 	struct vm_area_struct *vma;
 	int code = SEGV_MAPERR;
+	u8 val;
 
-	/* A signal may be why: killed while waiting for memory. */
-	if (signal_pending(current) || mmap_read_lock_killable(mm))
-		return -EAGAIN;
+retry:
+	if (unlikely(mmap_read_lock_killable(mm)))
+		return 0;
 	vma = vma_lookup(mm, addr);
-	if (vma && !arch_vma_access_permitted(vma, write, exec, false)) {
+	if (unlikely(!vma)) {
+		mmap_read_unlock(mm);
+		/* Unless a stack grows, which is not ours to do. Slots show the user's half alone. */
+		fault = __get_user(val, (u8 __user *)addr) ? VM_FAULT_SIGSEGV : 0;
+		return mirror_verdict(vcpu, fault, code);
+	}
+	if (unlikely(!arch_vma_access_permitted(vma, write, exec, false))) {
 		code = SEGV_PKUERR;
-	} else if (vma && (!(vma->vm_flags & need) || (write && vma->vm_flags & VM_SHADOW_STACK))) {
+	} else if (!(vma->vm_flags & need) || (write && vma->vm_flags & VM_SHADOW_STACK)) {
 		code = SEGV_ACCERR;
-	} else if (vma) {
+	} else {
 		/* Not elsewhere: an OOM of user mode's leaves notes for who gets VM_FAULT_OOM. */
 		if (userfaultfd_armed(vma))
 			flags |= FAULT_FLAG_USER;
 		/* The door opens to user mode alone: the guest would run in itself. */
 		fault = dune_vcpu_is_door(vma) ? VM_FAULT_SIGBUS :
 						 handle_mm_fault(vma, addr, flags, NULL);
-		/* Then the lock has been given back. */
+		/* In both cases the lock has been given back. */
+		if (fault & VM_FAULT_RETRY && !signal_pending(current)) {
+			flags |= FAULT_FLAG_TRIED;
+			goto retry;
+		}
 		if (fault & (VM_FAULT_RETRY | VM_FAULT_COMPLETED))
-			return -EAGAIN;
+			return 0;
 	}
 	mmap_read_unlock(mm);
 	return mirror_verdict(vcpu, fault, code);
@@ -284,24 +278,23 @@ int dune_mirror_fault(struct dune_vcpu *vcpu, u64 gpa, u32 access)
 	unsigned long addr;
 	bool found;
 	u64 seq;
+	int ret;
 
 	if (unlikely(!mirror_address(proc, gpa, &addr)))
 		return mirror_verdict(vcpu, VM_FAULT_SIGSEGV, SEGV_MAPERR);
 	if (unlikely(vcpu->nr_tables < DUNE_TABLE_CACHE) && dune_tables_fill(vcpu))
 		return -ENOMEM;
-	if (unlikely(!mirror_touch(addr, access & DUNE_LEAF_WRITE)))
-		return mirror_refused(vcpu, addr, access);
+	ret = mirror_ask(vcpu, addr, access);
+	if (unlikely(ret))
+		return ret;
 	seq = READ_ONCE(proc->inval_seq);
 	smp_rmb(); /* inval_seq, then the slot and the page table */
-	/* The touch may have slept: of what the slot showed before, no notifier of ours takes care. */
+	/* Linux may have slept: of what the slot showed before, no notifier of ours takes care. */
 	if (unlikely(READ_ONCE(proc->slots[gpa >> DUNE_SLOT_SHIFT]) != addr >> DUNE_SLOT_SHIFT))
 		return 0;
 	local_irq_disable();
 	found = mirror_walk(proc->mm, addr, leaf);
 	local_irq_enable();
-	/* Readable, but not to be executed: a touch does not tell. */
-	if (unlikely(found && access & DUNE_LEAF_EXEC & ~leaf->access))
-		return mirror_refused(vcpu, addr, access);
 	if (likely(found && !(access & DUNE_LEAF_ACCESS & ~leaf->access)) &&
 	    unlikely(!mirror_install(vcpu, gpa, addr, seq, leaf)))
 		mirror_wait(proc, seq);

@@ -22,7 +22,6 @@ constexpr uint64_t kAll = kPresent | kWritable | kUser | kDirty;
 
 constexpr unsigned kR = LOGIC_READ, kW = LOGIC_WRITE, kX = LOGIC_EXEC;
 
-// Real memory, for the module touches what it is to have Linux map.
 alignas(4096) char memory[4 * kPage];
 
 class Mirror : public testing::Test {
@@ -130,14 +129,14 @@ TEST_F(Mirror, WhatNoSlotShowsIsAFault) {
     }
 }
 
-// Linux, when the page is touched: it maps it, for reading clean and for writing dirty.
-void map_on_touch(uint64_t va, bool write) {
+// Linux, when it is asked for the page: it maps it, for reading clean and for writing dirty.
+void map_on_fault(uint64_t va, bool write) {
     logic_host_set(va, 1, 0x9000 | kPresent | kUser | kWritable | kNx | (write ? kDirty : 0));
 }
 
-TEST_F(Mirror, WhatIsMissingIsTouched) {
+TEST_F(Mirror, WhatIsMissingLinuxIsAskedFor) {
     logic_host_vma(address(), address() + sizeof(memory), kR | kW);
-    logic_host_on_touch(map_on_touch);
+    logic_host_on_fault(map_on_fault);
     EXPECT_FALSE(logic_try(own_gpa(), kR));
     EXPECT_EQ(logic_fault(own_gpa(), kR), 0);
     EXPECT_EQ(logic_walk(own_gpa()).access, kR | LOGIC_MEMTYPE_WB);
@@ -147,15 +146,15 @@ TEST_F(Mirror, WhatIsMissingIsTouched) {
 }
 
 // The slot changes while Linux maps what it showed, as it may take as long as userfaultfd likes.
-void hide_on_touch(uint64_t va, bool write) {
+void hide_on_fault(uint64_t va, bool write) {
     const uint32_t none = 0xffffffff;
-    map_on_touch(va, write);
+    map_on_fault(va, write);
     EXPECT_EQ(logic_set_slots(9, 1, &none), 0);
 }
 
-TEST_F(Mirror, WhatTheSlotShowedBeforeTheTouchIsNotMapped) {
+TEST_F(Mirror, WhatTheSlotShowedBeforeTheFaultIsNotMapped) {
     logic_host_vma(address(), address() + sizeof(memory), kR | kW);
-    logic_host_on_touch(hide_on_touch);
+    logic_host_on_fault(hide_on_fault);
     EXPECT_EQ(logic_fault(own_gpa(), kW), 0) << "the guest tries again";
     EXPECT_FALSE(present(own_gpa())) << "no notifier would take it out any more";
     EXPECT_EQ(logic_fault(own_gpa(), kW), -EFAULT);
@@ -163,7 +162,7 @@ TEST_F(Mirror, WhatTheSlotShowedBeforeTheTouchIsNotMapped) {
 
 TEST_F(Mirror, WhatLinuxRefusesIsAFault) {
     logic_host_vma(address() + kPage, address() + sizeof(memory), kR);
-    logic_host_on_touch(map_on_touch);
+    logic_host_on_fault(map_on_fault);
     EXPECT_EQ(logic_fault(own_gpa(), kR), -EFAULT) << "below the area";
     EXPECT_EQ(logic_fault_signal(), static_cast<uint32_t>(SIGSEGV));
     EXPECT_EQ(logic_fault_code(), SEGV_MAPERR);

@@ -20,7 +20,7 @@ static struct dune_process* proc;
 static struct vmx_vcpu vmx;
 static struct dune_vcpu_page page;
 static struct vm_area_struct vma;
-static void (*on_touch)(uint64_t va, bool write);
+static void (*on_fault)(uint64_t va, bool write);
 static void (*on_kick)(void);
 static size_t kicks, locks;
 
@@ -111,8 +111,8 @@ bool shim_touch(unsigned long addr, bool write) {
     if (addr < vma.vm_start || addr >= vma.vm_end ||
         !(vma.vm_flags & (write ? VM_WRITE : VM_READ | VM_WRITE | VM_EXEC)))
         return false;
-    if (on_touch)
-        on_touch(addr, write);
+    if (on_fault)
+        on_fault(addr, write);
     return true;
 }
 
@@ -172,7 +172,7 @@ void logic_start(int max_level, bool accessed_bits, unsigned gpa_bits) {
     vmx.vcpu.page = &page;
     vmx.vcpu.proc = proc;
     memset(&vma, 0, sizeof(vma));
-    on_touch = NULL;
+    on_fault = NULL;
     on_kick = NULL;
     kicks = 0;
 }
@@ -321,8 +321,8 @@ void logic_host_vma(uint64_t start, uint64_t end, unsigned access) {
     vma = (struct vm_area_struct){start, end, access};
 }
 
-void logic_host_on_touch(void (*function)(uint64_t va, bool write)) {
-    on_touch = function;
+void logic_host_on_fault(void (*function)(uint64_t va, bool write)) {
+    on_fault = function;
 }
 
 void logic_on_kick(void (*function)(void)) {

@@ -63,10 +63,10 @@ uint32_t logic_shown_in(uint32_t va_slot);
 
 // The host's page table: an entry of the CPU's format at a level, or 0 to take it out.
 void logic_host_set(uint64_t va, int level, uint64_t entry);
-// Virtual memory areas: one, and what a touch of it may do (LOGIC_*).
+// Virtual memory areas: one, and what an access to it may do (LOGIC_*).
 void logic_host_vma(uint64_t start, uint64_t end, unsigned access);
-// Called when the module touches an address, which is allowed; may change the page table.
-void logic_host_on_touch(void (*function)(uint64_t va, bool write));
+// Called when the module has Linux map an address, which is allowed; may change the page table.
+void logic_host_on_fault(void (*function)(uint64_t va, bool write));
 
 bool logic_try(uint64_t gpa, unsigned access);
 int logic_fault(uint64_t gpa, unsigned access);

@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -413,6 +414,34 @@ TEST_F(Userfault, ASlotHiddenWhileTheFaultWaits) {
         EXPECT_EQ(peek(page), 'A' + write);
     }
     EXPECT_EQ(served_, 2);
+}
+
+TEST_F(Userfault, ASignalEndsTheWait) {
+    // What the guest waits for comes from a signal handler of the same thread.
+    open(0);
+    if (IsSkipped()) {
+        return;
+    }
+    stop_ = true;
+    handler_.join();
+    static uffdio_copy copy;
+    static char source[kPage];
+    static int uffd;
+    std::memset(source, 'S', kPage);
+    copy = {reinterpret_cast<uint64_t>(area_), reinterpret_cast<uint64_t>(source), kPage, 0, 0};
+    uffd = fd_;
+    struct sigaction action = {}, before;
+    action.sa_handler = [](int) {
+        guest::note_handler(false);
+        ioctl(uffd, UFFDIO_COPY, &copy);
+    };
+    sigaction(SIGALRM, &action, &before);
+    const itimerval soon = {{0, 0}, {0, 100'000}};
+    setitimer(ITIMER_REAL, &soon, nullptr);
+    EXPECT_EQ(peek(area_), 'S');
+    EXPECT_EQ(copy.copy, static_cast<int64_t>(kPage));
+    sigaction(SIGALRM, &before, nullptr);
+    close(fd_);
 }
 
 TEST_F(Userfault, AKilledWaiterGoes) {

@@ -331,11 +331,10 @@ enum {
 };
 enum {
     FAULT_FLAG_WRITE = 1,
-    FAULT_FLAG_ALLOW_RETRY = 4,
-    FAULT_FLAG_KILLABLE = 0x10,
+    FAULT_FLAG_DEFAULT = 0x214,
+    FAULT_FLAG_TRIED = 0x20,
     FAULT_FLAG_USER = 0x40,
     FAULT_FLAG_INSTRUCTION = 0x100,
-    FAULT_FLAG_INTERRUPTIBLE = 0x200,
 };
 
 bool shim_touch(unsigned long addr, bool write);
@@ -344,15 +343,10 @@ struct vm_area_struct* vma_lookup(struct mm_struct* mm, unsigned long addr);
 #define arch_vma_access_permitted(vma, write, execute, foreign) \
     ((void)(vma), (void)(write), (void)(execute), true)
 #define __get_user(val, p) ((void)((val) = 0), shim_touch((unsigned long)(p), false) ? 0 : -EFAULT)
-/* 0 when it exchanged, 1 when it did not. Real memory: an address of the test's own. */
-#define __try_cmpxchg_user(p, old, val, label)                               \
-    (!shim_touch((unsigned long)(p), true) ? -EFAULT                         \
-     : *(volatile u8*)(p) == *(old)        ? (*(volatile u8*)(p) = (val), 0) \
-                                           : 1)
 #define mmap_read_lock_killable(mm) ((void)(mm), 0)
 #define mmap_read_unlock(mm) ((void)(mm))
 #define handle_mm_fault(vma, addr, flags, regs) \
-    ((void)(flags), (vma)->vm_flags ? 0u : VM_FAULT_SIGBUS)
+    ((void)(vma), shim_touch(addr, FAULT_FLAG_WRITE & (flags)) ? 0u : VM_FAULT_SIGBUS)
 
 /* --- the CPU --- */
 
