@@ -198,23 +198,18 @@ int dune_process_set_slots(struct dune_process *proc, u32 first, u32 count, cons
 	if (!first || first >= proc->nr_slots || count > proc->nr_slots - first)
 		return -EINVAL;
 	mutex_lock(&proc->slots_lock);
-	for (i = 0; i < count && !ret; i++) {
+	for (i = 0; i < count; i++) {
 		slot = first + i;
 		va = va_slots[i];
 		old = proc->slots[slot];
 		if (va == old)
 			continue;
-		if (va != DUNE_SLOT_NONE) {
-			if (va > (TASK_SIZE_MAX - 1) >> DUNE_SLOT_SHIFT) {
-				ret = -EINVAL;
-				break;
-			}
+		if (va <= (TASK_SIZE_MAX - 1) >> DUNE_SLOT_SHIFT)
 			ret = xa_insert(&proc->va_slots, va, xa_mk_value(slot), GFP_KERNEL_ACCOUNT);
-			if (ret) {
-				ret = ret == -EBUSY ? -EEXIST : ret;
-				break;
-			}
-		}
+		else if (va != DUNE_SLOT_NONE)
+			ret = -EINVAL;
+		if (ret)
+			break;
 		WRITE_ONCE(proc->slots[slot], va);
 		if (old != DUNE_SLOT_NONE) {
 			dune_mirror_clear(proc, old * size, (old + 1) * size);
@@ -222,7 +217,7 @@ int dune_process_set_slots(struct dune_process *proc, u32 first, u32 count, cons
 		}
 	}
 	mutex_unlock(&proc->slots_lock);
-	return ret;
+	return ret == -EBUSY ? -EEXIST : ret;
 }
 
 static void process_nop(void *unused)
