@@ -140,14 +140,15 @@ static int mirror_ask(struct dune_vcpu *vcpu, unsigned long addr, u32 access)
 	unsigned int flags = FAULT_FLAG_DEFAULT |
 			     (write ? FAULT_FLAG_WRITE : exec ? FAULT_FLAG_INSTRUCTION : 0);
 	struct mm_struct *mm = vcpu->proc->mm;
-	vm_fault_t fault = VM_FAULT_SIGSEGV;
 	struct vm_area_struct *vma;
+	vm_fault_t fault;
 	int code = SEGV_MAPERR;
 	u8 val;
 
 retry:
 	if (unlikely(mmap_read_lock_killable(mm)))
 		return 0;
+	fault = VM_FAULT_SIGSEGV;
 	vma = vma_lookup(mm, addr);
 	if (unlikely(!vma)) {
 		mmap_read_unlock(mm);
