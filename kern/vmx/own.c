@@ -183,20 +183,6 @@ void vmx_close_slow(struct vmx_vcpu *vmx)
 		vmx_insn_failed("vmptrld", 1);
 }
 
-/* The instructions themselves, on MSRs that every CPU has: the kernel's are paravirt calls. */
-static __always_inline u64 read_msr_now(u32 msr)
-{
-	u32 low, high;
-
-	asm volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
-	return low | (u64)high << 32;
-}
-
-static __always_inline void write_msr_now(u32 msr, u64 val)
-{
-	asm volatile("wrmsr" : : "c"(msr), "a"((u32)val), "d"((u32)(val >> 32)) : "memory");
-}
-
 static __always_inline void vmx_load_msr(struct vmx_cpu *c, struct vmx_vcpu *vmx, unsigned int i)
 {
 	c->host_msrs[i] = read_msr_now(vmx_msr_index[i]);

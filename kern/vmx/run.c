@@ -70,12 +70,12 @@ static __always_inline void vmx_load(struct vmx_vcpu *vmx)
 	UPDATE_HOST(vmx->host_fs_base, HOST_FS_BASE, host_fs_base());
 	if (!vmx->tables_dirty) {
 		store_ldt(vmx->host_ldt);
-		rdmsrl(MSR_IA32_DEBUGCTLMSR, vmx->host_debugctl);
 		/* BTF is put back by the task's flag; perf may have given up its BTS buffer by then. */
-		vmx->host_debugctl &= DEBUGCTLMSR_BUS_LOCK_DETECT | DEBUGCTLMSR_FREEZE_IN_SMM;
+		vmx->host_debugctl = read_msr_now(MSR_IA32_DEBUGCTLMSR) &
+				     (DEBUGCTLMSR_BUS_LOCK_DETECT | DEBUGCTLMSR_FREEZE_IN_SMM);
 	}
 	if (unlikely(vmx->high_gs_base)) {
-		wrmsrl(MSR_KERNEL_GS_BASE, vmx->high_gs_base);
+		write_msr_now(MSR_KERNEL_GS_BASE, vmx->high_gs_base);
 		vmx->high_gs_base = 0;
 	}
 	vmx_msrs_load(vmx);

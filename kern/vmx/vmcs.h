@@ -85,6 +85,20 @@ static __always_inline void vmx_vmxoff(void)
 	__cr;										\
 })
 
+/* The instructions themselves, on MSRs that every CPU has: the kernel's are paravirt calls. */
+static __always_inline u64 read_msr_now(u32 msr)
+{
+	u32 low, high;
+
+	asm volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
+	return low | (u64)high << 32;
+}
+
+static __always_inline void write_msr_now(u32 msr, u64 val)
+{
+	asm volatile("wrmsr" : : "c"(msr), "a"((u32)val), "d"((u32)(val >> 32)) : "memory");
+}
+
 #define VMX_NO_VMCS (~0ull)	/* VMPTRST's answer when none is current */
 
 static __always_inline u64 vmx_vmptrst(u64 *pa)
