@@ -2,8 +2,8 @@
 /* The VT-x engine: load, unload, vCPUs. */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/bitmap.h>
 #include <linux/bitops.h>
-#include <linux/idr.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <asm/cpufeature.h>
@@ -20,20 +20,27 @@ unsigned long vmx_msr_bitmap[PAGE_SIZE / sizeof(long)] __aligned(PAGE_SIZE);
 /* KVM takes VPIDs from the bottom, we from the top. */
 #define VPID_TOP 0xffff
 #define VPID_COUNT 0x7000
-static DEFINE_IDA(vpids);
+static DECLARE_BITMAP(vpids, VPID_COUNT);
 
 /* Without one, each entry and exit flushes: slower, and right. */
 static u16 vpid_get(void)
 {
-	int n = vmx_config.vpid ? ida_alloc_max(&vpids, VPID_COUNT - 1, GFP_KERNEL_ACCOUNT) : -1;
+	unsigned long n;
 
-	return n < 0 ? 0 : VPID_TOP - n;
+	if (!vmx_config.vpid)
+		return 0;
+	do {
+		n = find_first_zero_bit(vpids, VPID_COUNT);
+		if (n >= VPID_COUNT)
+			return 0;
+	} while (test_and_set_bit(n, vpids));
+	return VPID_TOP - n;
 }
 
 static void vpid_put(u16 vpid)
 {
 	if (vpid)
-		ida_free(&vpids, VPID_TOP - vpid);
+		clear_bit(VPID_TOP - vpid, vpids);
 }
 
 static void msr_allow(u32 msr, bool write)

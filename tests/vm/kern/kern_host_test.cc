@@ -22,6 +22,7 @@
 #include <cstring>
 #include <fstream>
 #include <optional>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -399,13 +400,14 @@ TEST(Pcid, ThatChangesInACallIsTheOneToComeBackWith) {
     KernelLog log;
     int changes = 0;
     std::optional<TlbState> before, after;
+    std::minstd_rand random;
+    const auto visitors = [&] { return random() % 2 ? 1 : 2; };
     for (int i = 0; i < 1000 && changes == 0; i++) {
         before = tlb_state(1);
         ASSERT_TRUE(before) << "no /proc/kcore";
-        // Who visits may bring Linux' own address space along, so that one visitor at a time could
-        // step over our place for ever.
+        // As many each time, or in turns, could step over our place for ever.
         if (before->next_asid % kAsids != before->loaded_asid) {
-            visit_cpu1(1 + i % 2);
+            visit_cpu1(visitors());
             continue;
         }
         shared->wanted = shared->done + 1;
@@ -414,7 +416,7 @@ TEST(Pcid, ThatChangesInACallIsTheOneToComeBackWith) {
         }
         after = tlb_state(1);
         if (after->loaded_mm != before->loaded_mm || after->loaded_asid == before->loaded_asid) {
-            visit_cpu1(1 + i % 2);  // the patches' has a place yet: others are to take it
+            visit_cpu1(visitors());  // the patches' has a place yet: others are to take it
             continue;
         }
         // It is in the guest meanwhile: the NMI's exit loads what Linux is to go on with.
