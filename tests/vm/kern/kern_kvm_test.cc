@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <atomic>
 #include <cstring>
+#include <functional>
 #include <thread>
 #include <vector>
 #include "cpu.h"
@@ -208,16 +209,24 @@ TEST(Kvm, RunByTheGuestItselfLeavesNoneOfItsMsrs) {
     EXPECT_EQ(same, 100);
 }
 
-TEST(Kvm, MadeByTheGuestItself) {
-    // The first of KVM's state on this CPU comes while the guest is in a call.
+// Ten virtual machines, one after the other; without KVM the test is skipped.
+void for_each_vm(const std::function<void(int vm, int n)>& function) {
     const int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (kvm < 0) {
         GTEST_SKIP() << "no kvm";
     }
-    const long pid = getpid();
-    for (int i = 0; i < 10; i++) {
+    for (int n = 0; n < 10; n++) {
         const int vm = ioctl(kvm, KVM_CREATE_VM, 0);
         ASSERT_GE(vm, 0);
+        function(vm, n);
+    }
+    close(kvm);
+}
+
+TEST(Kvm, MadeByTheGuestItself) {
+    // The first of KVM's state on this CPU comes while the guest is in a call.
+    const long pid = getpid();
+    for_each_vm([&](int vm, int) {
         long vcpu = -1, seen = 0;
         const End end = guest::enter([&] {
             vcpu = call(SYS_ioctl, vm, KVM_CREATE_VCPU, 0);
@@ -228,21 +237,14 @@ TEST(Kvm, MadeByTheGuestItself) {
         EXPECT_EQ(seen, pid);
         close(static_cast<int>(vcpu));
         close(vm);
-    }
-    close(kvm);
+    });
 }
 
 TEST(Kvm, UnmadeByTheGuestItself) {
     // The end of a virtual machine loads its VMCSs once more, in the call that closes its last
     // file.
-    const int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    if (kvm < 0) {
-        GTEST_SKIP() << "no kvm";
-    }
     const long pid = getpid();
-    for (int i = 0; i < 10; i++) {
-        const int vm = ioctl(kvm, KVM_CREATE_VM, 0);
-        ASSERT_GE(vm, 0);
+    for_each_vm([&](int vm, int n) {
         const int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
         ASSERT_GE(vcpu, 0);
         // The end of the one that ran last leaves none of KVM's on the CPU.
@@ -250,9 +252,9 @@ TEST(Kvm, UnmadeByTheGuestItself) {
         long seen[3] = {}, closed = 0;
         const End end = guest::enter([&] {
             seen[0] = call(SYS_getpid);
-            closed = call(SYS_close, i & 1 ? vm : vcpu);
+            closed = call(SYS_close, n & 1 ? vm : vcpu);
             seen[1] = call(SYS_getpid);
-            closed |= call(SYS_close, i & 1 ? vcpu : vm);
+            closed |= call(SYS_close, n & 1 ? vcpu : vm);
             seen[2] = call(SYS_getpid);
         });
         ASSERT_TRUE(end.left()) << end;
@@ -260,8 +262,7 @@ TEST(Kvm, UnmadeByTheGuestItself) {
         for (const long each : seen) {
             EXPECT_EQ(each, pid);
         }
-    }
-    close(kvm);
+    });
 }
 
 TEST(Kvm, LoadedWhileDuneRuns) {
@@ -283,9 +284,7 @@ TEST(Kvm, LoadedWhileDuneRuns) {
     EXPECT_EQ(workers.wrong(), 0U);
     EXPECT_EQ(system("rmmod kvm_intel"), 0);
     usleep(100'000);
-    const uint64_t before = workers.rounds();
-    usleep(200'000);
-    EXPECT_GT(workers.rounds(), before);
+    EXPECT_TRUE(workers.go_on());
     workers.stop();
     EXPECT_EQ(workers.wrong(), 0U);
 }
