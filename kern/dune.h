@@ -99,7 +99,8 @@ struct dune_stats {		/* of the whole process; never goes back */
 /* ---- vCPU file ------------------------------------------------------------------------------
  * DUNE_RUN may only be called by the thread that created the vCPU (-EPERM). It returns 0 with
  * the why in dune_vcpu_page.exit, or an error of its own: -EINVAL (a value in the page that the
- * hardware would refuse; nothing ran), -EPERM, -EIO (the vCPU died earlier and was not reset).
+ * hardware would refuse; nothing ran), -EPERM (another thread's, or prctl() forbids this one RDTSC or
+ * CPUID), -EIO (the vCPU died earlier and was not reset).
  *
  * lseek(vcpu, DUNE_RUN, SEEK_DATA) is the same call with less of the kernel around it: no look-up
  * of the command and no security module's hook, a third of the cost of entering and leaving.

@@ -130,8 +130,8 @@ static int mirror_verdict(struct dune_vcpu *vcpu, vm_fault_t fault, int segv_cod
 
 /*
  * Has Linux map an address, as in a fault of user mode's: 0 if it has, or if the guest should try
- * again. A touch would do, but not all of it right: userfaultfd tells the kernel's own accesses
- * apart, a signal does not end their waits, and a device sees them.
+ * again. To touch it from here would not do: userfaultfd tells the kernel's own accesses apart, a
+ * signal does not end their waits, and a device sees them.
  */
 static int mirror_ask(struct dune_vcpu *vcpu, unsigned long addr, u32 access)
 {
