@@ -54,6 +54,9 @@ sys.exit({status})
 """
 
 
+PROGRAMS = "abcdef"
+
+
 class RunRowTest(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -65,16 +68,19 @@ class RunRowTest(unittest.TestCase):
         strip = mock.patch.object(run_row, "strip_module", shutil.copy)  # it is no real one
         strip.start()
         self.addCleanup(strip.stop)
-        for program in ("dune-vm-runner", "a"):
+        for program in ("dune-vm-runner", *PROGRAMS):
             (self.build_vm / "stage" / program).write_text("")
         module = self.root / "build" / "kern" / "6.1"
         module.mkdir(parents=True)
         (module / "dune.ko").write_text("")
 
     def run_cases(self, *cases, optional=False, boots=True, headers_says="", module_status=0,
-                  status=0, leak_alone=True, grace=30):
-        (self.build_vm / "cases" / "a").write_text("\n".join(cases) + "\n")
-        (self.build_vm / "tests.json").write_text(json.dumps([{"name": "a", "timeout": 1}]))
+                  status=0, leak_alone=True, grace=30, more=()):
+        programs = [cases, *more]
+        for program, names in zip(PROGRAMS, programs):
+            (self.build_vm / "cases" / program).write_text("\n".join(names) + "\n")
+        (self.build_vm / "tests.json").write_text(json.dumps(
+            [{"name": program, "timeout": 1} for program in PROGRAMS[:len(programs)]]))
         machine = self.root / "machine"
         machine.write_text(FAKE_MACHINE.format(boots=boots, headers_says=headers_says,
                                                module_status=module_status, status=status,
@@ -89,8 +95,8 @@ class RunRowTest(unittest.TestCase):
                 redirect_stdout(io.StringIO()):
             run_row.RowRun(self.build_vm, row, "main", tests).run()
 
-    def look_up(self, case):
-        path = matrix.result_path(self.build_vm, "r", "main", "a", case)
+    def look_up(self, case, program="a"):
+        path = matrix.result_path(self.build_vm, "r", "main", program, case)
         done = subprocess.run([HARNESS / "case", path], capture_output=True, text=True, check=False)
         return done.returncode, done.stdout
 
@@ -132,12 +138,42 @@ class RunRowTest(unittest.TestCase):
         self.assertEqual(status, 1)
         self.assertIn("unloaded after this test:\nbusy", text)
 
+    def test_a_leak_in_one_program_of_several(self):
+        self.run_cases("S.one", more=[("S.two",), ("S.leaks", "S.three"), ("S.four",), ("S.five",)])
+        for program, case in [("a", "S.one"), ("b", "S.two"), ("c", "S.three"), ("d", "S.four"),
+                              ("e", "S.five")]:
+            self.assertEqual(self.look_up(case, program), (0, ""))
+        status, text = self.look_up("S.leaks", "c")
+        self.assertEqual(status, 1)
+        self.assertIn("unloaded after this test:\nbusy", text)
+
+    def test_leaks_in_two_programs(self):
+        self.run_cases("S.one", "S.leaks", more=[("S.leaks",), ("S.two",)])
+        self.assertEqual(self.look_up("S.one")[0], 0)
+        self.assertEqual(self.look_up("S.two", "c")[0], 0)
+        for program in "ab":
+            self.assertEqual(self.look_up("S.leaks", program)[0], 1)
+
+    def test_a_leak_of_two_programs_together(self):
+        self.run_cases("S.leaks1", more=[("S.leaks2", "S.two"), ("S.three",), ("S.four",), ("S.five",)],
+                       leak_alone=False)
+        self.assertEqual(self.look_up("S.five", "e")[0], 0)
+        status, text = self.look_up("S.four", "d")
+        self.assertEqual(status, 1)
+        self.assertIn("after all tests of a, b, c, d:\nbusy\n--- no test does it alone", text)
+
     def test_a_leak_that_no_test_causes_alone(self):
         self.run_cases("S.leaks1", "S.leaks2", "S.two", leak_alone=False)
         self.assertEqual(self.look_up("S.leaks1")[0], 0)
         status, text = self.look_up("S.two")
         self.assertEqual(status, 1)
         self.assertIn("no test does it alone", text)
+
+    def test_the_module_is_unloaded_after_the_last_program_too(self):
+        with mock.patch.object(run_row, "PROGRAMS_A_CYCLE", 2):
+            lines = run_row.list_lines([(matrix.Test(name), case) for name in "abc"
+                                        for case in ("S.one", "S.two")], each=False)
+        self.assertEqual("".join(line[0] for line in lines), "aabbmccm")
 
     def test_no_machine(self):
         with self.assertRaisesRegex(run_row.RowError, "no disk space for the machine"):

@@ -40,6 +40,8 @@ ROW_LIMIT_S = 3300
 
 # The runner's word for unloading and loading the module.
 CYCLE = ("module", "cycle")
+# After so many programs: it takes as long as two or three cases do.
+PROGRAMS_A_CYCLE = 4
 
 
 class RowError(Exception):
@@ -82,12 +84,16 @@ def strip_module(module, target):
 
 
 def list_lines(todo, each):
-    """The list for dune-vm-runner: the cases, and where the module is unloaded and loaded."""
+    """The list for dune-vm-runner: the cases, and where the module is unloaded and loaded: after
+    each case, or after a few programs."""
     lines = []
+    programs = 0
     for (test, case), after in zip(todo, [*todo[1:], None]):
         lines.append(f"{test.name}\t{case}\t{test.timeout}\n")
-        if each or after is None or after[0].name != test.name:
+        programs += after is None or after[0].name != test.name
+        if each or after is None or programs == PROGRAMS_A_CYCLE:
             lines.append("\t".join([*CYCLE, "60"]) + "\n")
+            programs = 0
     return lines
 
 
@@ -171,7 +177,7 @@ class RowRun:
     def __init__(self, build_vm, row, group, tests):
         self.build_vm, self.row, self.group, self.tests = build_vm, row, group, tests
         self.folder = build_vm / "results" / row.name / group
-        self.suspects = {}  # programs by what the kernel said when the module was unloaded after them
+        self.suspects = []  # (programs, what the kernel said when the module was unloaded after them)
         self.starts = 0
         self.limits = {test.name: test.timeout for test in tests}
 
@@ -189,14 +195,15 @@ class RowRun:
         with tempfile.TemporaryDirectory(prefix="dune-vm-") as scratch:
             guest = self._gather(pathlib.Path(scratch), module)
             self._run_all(guest, todo, each=False)
-            again = [(test, case) for test, case in todo if test.name in self.suspects]
+            names = {name for programs, _ in self.suspects for name in programs}
+            again = [(test, case) for test, case in todo if test.name in names]
             if again:
                 self._run_all(guest, again, each=True)
             self._convict_the_rest(todo)
 
     def _run_all(self, guest, todo, each):
         """Starts machines until each case has a result. With `each`, the module is unloaded
-        after each case, else after each program."""
+        after each case, else after a few programs."""
         for _ in range(MAX_STARTS):
             if not todo:
                 return
@@ -206,23 +213,23 @@ class RowRun:
                 f"not run: {MAX_STARTS} machines died or hung in other tests of this row"]))
 
     def _blame(self, cases, cycle, each):
-        """The module did not unload well after these cases of a program: finds which one did it."""
+        """The module did not unload well after these cases: finds which one did it."""
         last = cases[-1]
         if each or len(cases) == 1:
-            self.suspects.pop(last.program, None)
+            self.suspects = [suspect for suspect in self.suspects if last.program not in suspect[0]]
             self._write(dataclasses.replace(last, outcome="fail", output=[
                 *last.output, "--- when the module was unloaded after this test:", *cycle.output]))
         else:
-            self.suspects[last.program] = cycle.output
+            self.suspects.append(({case.program for case in cases}, cycle.output))
 
     def _convict_the_rest(self, todo):
-        """A program after which the module once did not unload well, though after none of its
-        cases alone: its last case tells so."""
-        for program, output in self.suspects.items():
-            case = [case for test, case in todo if test.name == program][-1]
+        """Programs after which the module once did not unload well, though after none of their
+        cases alone: the last case tells so."""
+        for programs, output in self.suspects:
+            program, case = [(test.name, case) for test, case in todo if test.name in programs][-1]
             self._write(protocol.Result(program, case, "fail", 0, [
-                "--- when the module was unloaded after all tests of this program:", *output,
-                "--- no test does it alone"]))
+                "--- when the module was unloaded after all tests of "
+                f"{', '.join(sorted(programs))}:", *output, "--- no test does it alone"]))
 
     def _gather(self, scratch, module):
         """Everything that goes into the machine, in one folder."""
