@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 
 from .errors import MachineError
 
@@ -99,6 +100,35 @@ def made_whole(target):
             temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+LEFT_SECONDS = 60
+"""What nobody holds and is as old was left by a process that was killed; what is younger may not be held yet."""
+
+
+@contextlib.contextmanager
+def working_directory(prefix):
+    """Gives a temporary directory for as long as the block takes, and removes those that killed processes left."""
+    def hold(directory):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    for left in pathlib.Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}????????"):
+        with contextlib.suppress(OSError):  # another user's, or gone by now
+            if time.time() - left.stat().st_mtime > LEFT_SECONDS and (held := hold(left)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(held)
+    directory = pathlib.Path(tempfile.mkdtemp(prefix=prefix))
+    held = hold(directory)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(held)
 
 
 def write_whole(path, data):

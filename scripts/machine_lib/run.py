@@ -7,7 +7,6 @@ import pathlib
 import select
 import shutil
 import sys
-import tempfile
 import time
 
 from . import backends, channels, console, emulator, kernel_log, kernels, kmodule, paths, payload, results, terminal
@@ -28,11 +27,10 @@ def run(request):
     backend = backends.choose(request)
     if backend is native:
         return native.run(request)
-    with paths.locked("in-use", shared=True):
+    with paths.locked("in-use", shared=True), paths.working_directory("dune-run-") as work:
         kernel = kernels.ensure(request.kernel)
         module = module_for(request, kernel)
         backend, prepared = prepare(backend, request, kernel)
-        work = pathlib.Path(tempfile.mkdtemp(prefix="dune-machine-"))
         finished = False
         try:
             payload.write(work / "payload", request, module, request.build_dir)
@@ -63,16 +61,16 @@ def module_for(request, kernel):
 
 
 def keep_logs(work, finished):
-    """Removes the work directory; the logs of a run that went wrong stay in the cache."""
-    if not finished:
-        kept = logs()
-        shutil.rmtree(kept, ignore_errors=True)
-        kept.mkdir(parents=True, exist_ok=True)
-        for name in ("console", "bochs.log", "emulator.log"):
-            if (work / name).exists():
-                shutil.copy(work / name, kept / name)
-        paths.keep_newest(kept.parent, KEPT_LOGS)
-    shutil.rmtree(work, ignore_errors=True)
+    """The logs of a run that went wrong stay in the cache."""
+    if finished:
+        return
+    kept = logs()
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in ("console", "bochs.log", "emulator.log"):
+        if (work / name).exists():
+            shutil.copy(work / name, kept / name)
+    paths.keep_newest(kept.parent, KEPT_LOGS)
 
 
 def logs():

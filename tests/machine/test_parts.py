@@ -243,6 +243,23 @@ class Clean(support.Scratch):
         self.assertEqual([path.name for path in cache.iterdir()], ["locks"])
 
 
+class WorkingDirectory(support.Scratch):
+    def test_what_a_killed_process_left_is_removed(self):
+        with mock.patch.object(tempfile, "tempdir", str(self.scratch)):
+            left, young, other = (self.scratch / name for name in ("p-abcdefgh", "p-12345678", "q-abcdefgh"))
+            for directory in (left, young, other):
+                directory.mkdir()
+                (directory / "file").touch()
+            for directory in (left, other):
+                os.utime(directory, (1, 1))
+            with paths.working_directory("p-") as first:
+                os.utime(first, (1, 1))
+                with paths.working_directory("p-") as second:
+                    self.assertTrue(first.is_dir())
+                    self.assertTrue(second.is_dir())
+            self.assertEqual(sorted(self.scratch.iterdir()), sorted([young, other]))
+
+
 class Probe(unittest.TestCase):
     def test_no_device(self):
         self.assertEqual(kvm_probe.unavailable("/no/such/device"), "there is no /no/such/device")
