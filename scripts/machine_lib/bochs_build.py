@@ -21,7 +21,7 @@ VERSION = "3.0"
 PROGRESS_SECONDS = 10
 
 CONFIGURE = """
---enable-x86-64 --enable-cpu-level=6 --enable-vmx=2 --enable-smp --enable-avx --enable-evex --enable-memtype
+--enable-x86-64 --enable-cpu-level=6 --enable-vmx=2 --enable-smp --enable-avx --enable-evex --enable-amx --enable-memtype
 --enable-repeat-speedups --enable-fast-function-calls --enable-handlers-chaining --enable-trace-linking
 --enable-all-optimizations --enable-pci --enable-long-phy-address --enable-protection-keys --enable-cet
 --enable-perfmon --disable-large-ramfile --disable-show-ips --disable-debugger --disable-debugger-gui
