@@ -3,10 +3,12 @@
 // The FPU's state in the guest is the thread's own: vector registers of every width, and tiles.
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -229,45 +231,65 @@ TEST(Fpu, TilesUnderPreemption) {
         });
 }
 
+// LDTILECFG, and what needs tile data: 6 bytes long, and of no effect where it is refused.
+constexpr int kTileloaddBytes = 6;
+void use_tile(const TileConfig& config, const uint8_t* in) {
+    constexpr uint64_t kStride = 64;
+    asm volatile(
+        ".byte 0xc4, 0xe2, 0x78, 0x49, 0x00\n"        // ldtilecfg (%rax)
+        ".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x04, 0x0e\n"  // tileloadd (%rsi,%rcx,1), %tmm0
+        :
+        : "a"(&config), "S"(in), "c"(kStride)
+        : "memory");
+}
+
+// Gives the tiles back as well.
+void store_tile(uint8_t* out) {
+    constexpr uint64_t kStride = 64;
+    asm volatile(
+        ".byte 0xc4, 0xe2, 0x7a, 0x4b, 0x04, 0x0f\n"  // tilestored %tmm0, (%rdi,%rcx,1)
+        ".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0\n"        // tilerelease
+        :
+        : "D"(out), "c"(kStride)
+        : "memory");
+}
+
 // Tile data live through what happens between two instructions of a guest: exits, calls both ways,
 // page faults. Linux may not use tiles itself, so they stay in the registers.
 TEST(Fpu, TilesLiveThroughExits) {
     if (!host_has("amx_tile")) {
         GTEST_SKIP() << "no AMX";
     }
-    ASSERT_EQ(syscall(SYS_arch_prctl, kReqXcompPerm, kXtileData), 0) << strerror(errno);
-    static const TileConfig config;
-    static uint8_t in[2 * kTileSize], out[2 * kTileSize];
-    for (size_t i = 0; i < sizeof(in); i++) {
-        in[i] = static_cast<uint8_t>(i * 11 + 1);
-    }
-    tile_loop(config, in, out, 1);
-    std::memset(out, 0, sizeof(out));
-    char* page = guest::map(4096);
-    constexpr uint64_t kStride = 64;
-    const End end = guest::enter([&] {
-        asm volatile(
-            ".byte 0xc4, 0xe2, 0x78, 0x49, 0x00\n"        // ldtilecfg (%rax)
-            ".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x04, 0x0e\n"  // tileloadd (%rsi,%rcx,1), %tmm0
-            :
-            : "a"(&config), "S"(in), "c"(kStride)
-            : "memory");
-        for (int i = 0; i < 20; i++) {
-            guest::call(SYS_getpid);
-            guest::slow_call(SYS_sched_yield);
-            guest::call(SYS_madvise, reinterpret_cast<long>(page), 4096, MADV_DONTNEED);
-            *const_cast<volatile char*>(page) = 1;
-            guest::slow_call(SYS_madvise, reinterpret_cast<long>(page), 4096, MADV_DONTNEED);
+    // In a child, since what is granted is granted to the process for good.
+    const int status = support::status_of([] {
+        if (syscall(SYS_arch_prctl, kReqXcompPerm, kXtileData) != 0) {
+            _exit(3);
         }
-        asm volatile(
-            ".byte 0xc4, 0xe2, 0x7a, 0x4b, 0x04, 0x0f\n"  // tilestored %tmm0, (%rdi,%rcx,1)
-            ".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0\n"        // tilerelease
-            :
-            : "D"(out), "c"(kStride)
-            : "memory");
+        static const TileConfig config;
+        static uint8_t in[2 * kTileSize], out[2 * kTileSize];
+        for (size_t i = 0; i < sizeof(in); i++) {
+            in[i] = static_cast<uint8_t>(i * 11 + 1);
+        }
+        tile_loop(config, in, out, 1);
+        std::memset(out, 0, sizeof(out));
+        char* page = guest::map(4096);
+        const End end = guest::enter([&] {
+            use_tile(config, in);
+            for (int i = 0; i < 20; i++) {
+                guest::call(SYS_getpid);
+                guest::slow_call(SYS_sched_yield);
+                guest::call(SYS_madvise, support::arg(page), 4096, MADV_DONTNEED);
+                *const_cast<volatile char*>(page) = 1;
+                guest::slow_call(SYS_madvise, support::arg(page), 4096, MADV_DONTNEED);
+            }
+            store_tile(out);
+        });
+        if (!end.left()) {
+            _exit(2);
+        }
+        _exit(std::memcmp(in, out, kTileSize) != 0);
     });
-    ASSERT_TRUE(end.left()) << end;
-    EXPECT_EQ(std::memcmp(in, out, kTileSize), 0);
+    EXPECT_EQ(status, 0);
 }
 
 // A thread that was not granted tiles has the feature disarmed in XFD: its first use is a #NM of
@@ -276,26 +298,89 @@ TEST(Fpu, TilesThatWereNotGranted) {
     if (!host_has("amx_tile")) {
         GTEST_SKIP() << "no AMX";
     }
-    guest::Options traps;
-    traps.traps = true;
     guest::Trap trap;
     static const TileConfig config;
     static uint8_t in[kTileSize];
-    constexpr uint64_t kStride = 64;
-    const End end = guest::enter(
-        [&] {
-            trap = guest::probe([] {
-                asm volatile(
-                    ".byte 0xc4, 0xe2, 0x78, 0x49, 0x00\n"
-                    ".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x04, 0x0e\n"
-                    :
-                    : "a"(&config), "S"(in), "c"(kStride)
-                    : "memory");
-            });
-        },
-        traps);
+    const End end =
+        guest::enter([&] { trap = guest::probe([] { use_tile(config, in); }); }, guest::kWithTraps);
     ASSERT_TRUE(end.left()) << end;
     EXPECT_EQ(trap.vector, 7);
+}
+
+// XFD stays the thread's own, in the guest and after it: of two that take turns on a CPU, most of
+// them in calls that the module does, one may use tiles, and the other may not.
+TEST(Fpu, TilesBesideAThreadWithout) {
+    if (!host_has("amx_tile")) {
+        GTEST_SKIP() << "no AMX";
+    }
+    static const TileConfig config;
+    static uint8_t in[kTileSize], out[kTileSize];
+    static volatile sig_atomic_t refused;
+    for (size_t i = 0; i < sizeof(in); i++) {
+        in[i] = static_cast<uint8_t>(i * 13 + 1);
+    }
+
+    const pid_t without = support::fork_or_end();
+    if (without == 0) {
+        struct sigaction action = {};
+        action.sa_flags = SA_SIGINFO;
+        action.sa_sigaction = [](int, siginfo_t*, void* context) {
+            refused = refused + 1;
+            static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP] += kTileloaddBytes;
+        };
+        if (sigaction(SIGILL, &action, nullptr) != 0 || !support::pin_to(0)) {
+            _exit(3);
+        }
+        give_up_rseq();
+        int rounds = 0;
+        for (const double end = now() + 1; now() < end; rounds++) {
+            int traps = 0;
+            const End stay = guest::enter(
+                [&] {
+                    for (int i = 0; i < 20; i++) {
+                        guest::call(SYS_sched_yield);
+                        traps += guest::probe([] { use_tile(config, in); }).vector == 7;
+                    }
+                },
+                guest::kWithTraps);
+            if (!stay.left() || traps != 20) {
+                _exit(2);
+            }
+            use_tile(config, in);
+            if (refused != rounds + 1) {
+                _exit(1);
+            }
+        }
+        _exit(0);
+    }
+    const int with = support::status_of([] {
+        if (!support::pin_to(0) || syscall(SYS_arch_prctl, kReqXcompPerm, kXtileData) != 0) {
+            _exit(3);
+        }
+        give_up_rseq();
+        use_tile(config, in);
+        for (const double end = now() + 1; now() < end;) {
+            int wrong = 0;
+            const End stay = guest::enter([&] {
+                for (int i = 0; i < 20; i++) {
+                    use_tile(config, in);
+                    guest::call(SYS_sched_yield);
+                    store_tile(out);
+                    wrong += std::memcmp(in, out, sizeof(in)) != 0;
+                }
+            });
+            if (!stay.left()) {
+                _exit(2);
+            }
+            use_tile(config, in);
+            if (wrong != 0) {
+                _exit(1);
+            }
+        }
+        _exit(0);
+    });
+    EXPECT_EQ(with, 0);
+    EXPECT_EQ(support::wait_status(without), 0);
 }
 
 }  // namespace
