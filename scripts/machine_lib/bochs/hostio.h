@@ -11,6 +11,13 @@
 //   0x891c  write   channel << 24 | milliseconds: wait that long at most for something to read
 //   0x8918  read    bytes moved by the last transfer, 0xffffffff after an error; after a wait,
 //                   not 0 when a read would not block
+//   0x8920  write   page frame of the memory error that the next machine check reports
+//   0x8924  write   where << 28 | CPU << 24 | instructions: every so many of them looks whether the
+//                   CPU is there, and raises the machine check once it is. 1: in VMX non-root
+//                   operation in ring 0, 2: there in ring 3, 3: in ring 3 outside of it, with the
+//                   CR3 that the CPU has now; 4: at its next VM entry, which fails (SDM 27.9);
+//                   0: nowhere, none is raised any more
+//   0x8924  read    not 0 while it has not been raised
 //
 // $DUNE_CHANNELS ("CHANNEL=FD,…") names the inherited file descriptor of each channel. A transfer
 // costs the guest one instruction and the host one system call a page.
@@ -33,10 +40,13 @@ class dune_hostio {
         WRITE = 0x8914,
         READ = 0x8918,
         WAIT = 0x891c,
+        ERROR_FRAME = 0x8920,
+        MACHINE_CHECK = 0x8924,
     };
 
     static bool owns(Bit32u port) {
-        return port == EXIT || port == SAVE || (port >= ADDRESS && port <= WAIT && (port & 3) == 0);
+        return port == EXIT || port == SAVE ||
+               (port >= ADDRESS && port <= MACHINE_CHECK && (port & 3) == 0);
     }
 
     // The timer saves the state between two instructions; saving inside the OUT would restore into
@@ -52,9 +62,12 @@ class dune_hostio {
             text += used;
         }
         timer = bx_pc_system.register_timer(this, save_state, 1, false, false, "dune.save");
+        check_timer = bx_pc_system.register_timer(this, look_at_cpu, 1, false, false, "dune.mce");
     }
 
-    Bit32u read(Bit32u port) const { return port == READ ? moved : 0xffffffff; }
+    Bit32u read(Bit32u port) const {
+        return port == READ ? moved : port == MACHINE_CHECK ? BX_CPU_C::mca_next.where : 0xffffffff;
+    }
 
     void write(Bit32u port, Bit32u value) {
         switch (port) {
@@ -76,6 +89,12 @@ class dune_hostio {
             case WAIT:
                 wait(value);
                 break;
+            case ERROR_FRAME:
+                frame = value;
+                break;
+            case MACHINE_CHECK:
+                expect_machine_check(value);
+                break;
         }
     }
 
@@ -85,6 +104,29 @@ class dune_hostio {
         bool saved = directory != NULL && SIM->save_state(directory);
         fflush(NULL);
         _exit(saved ? 0 : 3);
+    }
+
+    void expect_machine_check(Bit32u value) {
+        unsigned where = value >> 28, cpu = value >> 24 & 15;
+        bx_pc_system.deactivate_timer(check_timer);
+        if (BX_CPU_C::mca_next.where != BX_CPU_C::BX_MCA_NONE)
+            BX_CPU(BX_CPU_C::mca_next.cpu)->clear_event(BX_EVENT_MACHINE_CHECK);
+        BX_CPU_C::mca_next.where = BX_CPU_C::BX_MCA_NONE;
+        if (where == BX_CPU_C::BX_MCA_NONE || where > BX_CPU_C::BX_MCA_VMENTRY ||
+            cpu >= BX_SMP_PROCESSORS)
+            return;
+        BX_CPU_C::mca_next = {where, cpu, Bit64u(frame) << 12, BX_CPU(cpu)->cr3};
+        bx_pc_system.activate_timer_ticks(check_timer, value & 0xffffff, true);
+    }
+
+    // The CPU itself looks where it is: what it did since the timer went off may have led
+    // elsewhere.
+    static void look_at_cpu(void* me) {
+        BX_CPU_C* cpu = BX_CPU(BX_CPU_C::mca_next.cpu);
+        if (BX_CPU_C::mca_next.where == BX_CPU_C::BX_MCA_NONE)
+            bx_pc_system.deactivate_timer(static_cast<dune_hostio*>(me)->check_timer);
+        else if (cpu->activity_state == BX_CPU_C::BX_ACTIVITY_STATE_ACTIVE)
+            cpu->signal_event(BX_EVENT_MACHINE_CHECK);
     }
 
     int descriptor(Bit32u value) const {
@@ -132,8 +174,10 @@ class dune_hostio {
     enum { CHANNELS = 32 };
     int channels[CHANNELS];
     int timer;
+    int check_timer;
     Bit32u address;
     Bit32u moved;
+    Bit32u frame;
 };
 
 static dune_hostio hostio;
