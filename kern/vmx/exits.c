@@ -13,9 +13,6 @@
 
 #include "vmx.h"
 
-/* Of the interruptibility state: interrupts wait for one more instruction (SDM 25.4.2). */
-#define SHADOW (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)
-
 /**
  * vmx_skip() - past the instruction that caused the exit
  * @vmx: the vCPU; its VMCS is current
@@ -30,8 +27,8 @@ __noendbr void vmx_skip(struct vmx_vcpu *vmx)
 		rip = (u32)rip;
 	vmcs_writel(GUEST_RIP, rip);
 	/* The shadow of STI and MOV SS is one instruction long. */
-	if (unlikely(intr & SHADOW))
-		vmcs_write32(GUEST_INTERRUPTIBILITY_INFO, intr & ~SHADOW);
+	if (unlikely(intr & VMX_SHADOW))
+		vmcs_write32(GUEST_INTERRUPTIBILITY_INFO, intr & ~VMX_SHADOW);
 	/* A single step over it is due. */
 	if (unlikely(vmcs_readl(GUEST_RFLAGS) & X86_EFLAGS_TF))
 		vmcs_writel(GUEST_PENDING_DBG_EXCEPTIONS,
@@ -86,7 +83,7 @@ static enum vmx_next exit_db(struct vmx_vcpu *vmx, u32 info)
 	}
 	vmx->dr6 = (vmx->dr6 & ~0xfull) | (qual & 0xe00f) | 0xffff0ff0;
 	vmcs_write32(GUEST_INTERRUPTIBILITY_INFO,
-		     vmcs_read32(GUEST_INTERRUPTIBILITY_INFO) & ~SHADOW);
+		     vmcs_read32(GUEST_INTERRUPTIBILITY_INFO) & ~VMX_SHADOW);
 	if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_PRIV_SW_EXCEPTION)
 		vmx_skip(vmx); /* INT1 is a trap */
 	return refuse(vmx, X86_TRAP_DB);
@@ -212,12 +209,12 @@ static enum vmx_next exit_bad_state(struct vmx_vcpu *vmx, u32 reason)
 {
 	u32 intr = vmcs_read32(GUEST_INTERRUPTIBILITY_INFO);
 
-	if (vmx->repaired || !(intr & SHADOW) || (u16)reason != EXIT_REASON_INVALID_STATE) {
+	if (vmx->repaired || !(intr & VMX_SHADOW) || (u16)reason != EXIT_REASON_INVALID_STATE) {
 		vmx_die(vmx, reason);
 		return VMX_USER;
 	}
 	vmx->repaired = true;
-	vmcs_write32(GUEST_INTERRUPTIBILITY_INFO, intr & ~SHADOW);
+	vmcs_write32(GUEST_INTERRUPTIBILITY_INFO, intr & ~VMX_SHADOW);
 	return VMX_AGAIN;
 }
 

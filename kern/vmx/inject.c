@@ -134,9 +134,10 @@ static void inject_interrupt(struct vmx_vcpu *vmx)
 	struct dune_vcpu_page *page = vmx->vcpu.page;
 	int vector;
 
+	/* Nor in the place of what an entry that failed did not deliver (SDM 27.8). */
 	if (!(vmcs_readl(GUEST_RFLAGS) & X86_EFLAGS_IF) ||
-	    vmcs_read32(GUEST_INTERRUPTIBILITY_INFO) & (GUEST_INTR_STATE_STI |
-							 GUEST_INTR_STATE_MOV_SS)) {
+	    vmcs_read32(GUEST_INTERRUPTIBILITY_INFO) & VMX_SHADOW ||
+	    vmcs_read32(VM_ENTRY_INTR_INFO_FIELD) & INTR_INFO_VALID_MASK) {
 		window_exiting(vmx, true);
 		return;
 	}

@@ -14,6 +14,9 @@
 /* MSRs of the system-call path, of which the guest has its own. */
 enum { VMX_MSR_STAR, VMX_MSR_LSTAR, VMX_MSR_CSTAR, VMX_MSR_FMASK, VMX_NR_MSRS };
 
+/* Of the interruptibility state: interrupts wait for one more instruction (SDM 25.4.2). */
+#define VMX_SHADOW (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)
+
 struct vmx_event {		/* what VM entry injects; SDM 25.8.3 */
 	u32 info;
 	u32 error;
