@@ -210,7 +210,7 @@ struct dune_vcpu_page {
 	 */
 	__u64 fault_address;	/* 0x110 */
 	__u32 fault_signal;	/* 0x118: what Linux would send: SIGSEGV or SIGBUS */
-	__s32 fault_si_code;	/* 0x11c: SEGV_MAPERR, SEGV_ACCERR, SEGV_PKUERR, BUS_ADRERR */
+	__s32 fault_si_code;	/* 0x11c: SEGV_MAPERR, _ACCERR, _PKUERR, BUS_ADRERR, _MCEERR_AR */
 
 	struct dune_death death; /* 0x120 */
 };
