@@ -21,15 +21,6 @@ namespace {
 
 Monitor monitor;
 
-siginfo_t describe(int sig, int code, std::uint64_t address) noexcept {
-    siginfo_t info;
-    std::memset(&info, 0, sizeof(info));
-    info.si_signo = sig;
-    info.si_code = code;
-    info.si_addr = reinterpret_cast<void*>(address);
-    return info;
-}
-
 /**
  * While a callback runs, the trampoline but notes that the thread was disturbed: an interrupt that
  * waits would make calls end early. It becomes one as soon as nobody looks at the note any more.
@@ -79,7 +70,8 @@ void on_exception(dune_tf* tf, std::uint64_t vector, void* fpu) noexcept {
         return;
     }
     const Callback callback(*tf);
-    monitor.fault(*tf, describe(what.sig, what.code, what.at_instruction ? tf->rip : 0), n);
+    monitor.fault(*tf, rt::describe_fault(what.sig, what.code, what.at_instruction ? tf->rip : 0),
+                  n);
 }
 
 /** By page tables, or by Linux. */
@@ -94,7 +86,7 @@ void on_page_fault(std::uintptr_t address, std::uint64_t fec, dune_tf* tf) {
         return;
     tf->err = fec;
     const Callback callback(*tf);
-    monitor.fault(*tf, describe(what.sig, what.code, address), T_PGFLT);
+    monitor.fault(*tf, rt::describe_fault(what.sig, what.code, address), T_PGFLT);
 }
 
 void on_signals(dune_tf* tf, std::uint64_t, void*) noexcept {

@@ -132,6 +132,18 @@ void signal_interrupt(dune_tf* tf, std::uint64_t vector, void* fpu) noexcept {
     run_handler(action, tf, fpu, signal.number, &signal.info, signal.mask, 0, 0);
 }
 
+siginfo_t describe_fault(int sig, int code, std::uintptr_t addr) noexcept {
+    siginfo_t info;
+    std::memset(&info, 0, sizeof(info));
+    info.si_signo = sig;
+    info.si_code = code;
+    info.si_addr = reinterpret_cast<void*>(addr);
+    // How much is bad: a page, of whatever size that the module does not tell.
+    if (sig == SIGBUS && code == BUS_MCEERR_AR)
+        info.si_addr_lsb = PGSHIFT;
+    return info;
+}
+
 void fault_to_signal(dune_tf* tf, void* fpu, int sig, int code, std::uintptr_t addr,
                      int vector) noexcept {
     const SignalAction action = signal_get(sig);
@@ -146,11 +158,7 @@ void fault_to_signal(dune_tf* tf, void* fpu, int sig, int code, std::uintptr_t a
     sys_sigprocmask(SIG_BLOCK, &block, &mask);
     if ((mask & sigbit(sig)) != 0)  // as Linux does
         report_fault(tf, vector, sig, addr, nullptr);
-    siginfo_t info;
-    std::memset(&info, 0, sizeof(info));
-    info.si_signo = sig;
-    info.si_code = code;
-    info.si_addr = reinterpret_cast<void*>(addr);
+    siginfo_t info = describe_fault(sig, code, addr);
     run_handler(action.wanted, tf, fpu, sig, &info, mask, static_cast<std::uint64_t>(vector), addr);
 }
 

@@ -2,6 +2,7 @@
 /** @file What a vector does, also before anybody registers a handler. */
 #pragma once
 
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 
@@ -50,6 +51,9 @@ void traps_init(bool fast) noexcept;
 void set_page_fault_handler(dune_pgflt_cb cb, HandlerNeeds needs) noexcept;
 /** The page-fault handler that the program has registered, or null. */
 dune_pgflt_cb page_fault_handler() noexcept;
+
+/** What Linux would say of a fault. */
+siginfo_t describe_fault(int sig, int code, std::uintptr_t addr) noexcept;
 
 /**
  * Do what Linux would do about a fault in the guest: call the program's handler of the signal, in
