@@ -254,9 +254,12 @@ static bool mirror_idle(const struct dune_process *proc, u64 seq)
 /* Waits for the end of an invalidation that is under way. A signal ends the wait, and then bounces. */
 static void mirror_wait(struct dune_process *proc, u64 seq)
 {
-	/* One that another CPU begins again and again leaves less time than a wake-up takes. */
-	while (num_online_cpus() > 1 && !mirror_idle(proc, seq) && !need_resched() &&
-	       !signal_pending(current))
+	/*
+	 * One that another CPU begins again and again leaves less time than a wake-up takes. One of this
+	 * CPU's waits for us to leave it: our thread has taken it from the other in the middle.
+	 */
+	while (READ_ONCE(proc->inval_cpu) != raw_smp_processor_id() && !mirror_idle(proc, seq) &&
+	       !need_resched() && !signal_pending(current))
 		cpu_relax();
 	(void)wait_event_interruptible(proc->inval_wait, mirror_idle(proc, seq));
 }
@@ -327,6 +330,8 @@ static void mirror_block(struct dune_process *proc, unsigned long start, unsigne
 	if (proc->inval_active++) {
 		start = min(start, proc->inval_start);
 		end = max(end, proc->inval_end);
+	} else {
+		WRITE_ONCE(proc->inval_cpu, raw_smp_processor_id());
 	}
 	proc->inval_start = start;
 	proc->inval_end = end;

@@ -41,7 +41,7 @@ struct dune_process {
 	u64 flush_gen;			/* grows when entries went; a vCPU that is behind flushes */
 	u64 kicked_gen;			/* what of it every vCPU was told of at once */
 	u64 inval_seq;			/* grows at the end of each invalidation */
-	unsigned int inval_active;	/* invalidations under way */
+	unsigned int inval_active, inval_cpu; /* invalidations under way; where the first of them began */
 	unsigned long inval_start, inval_end; /* all of them lie in here */
 	wait_queue_head_t inval_wait;	/* for the end of one */
 	bool dead;			/* the mm is going */

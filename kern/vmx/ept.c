@@ -170,9 +170,8 @@ static bool ept_empty(const u64 *table, int level, u64 gpa)
 static bool ept_zap_table(struct dune_process *proc, void *table, int level, u64 base, u64 start,
 			  u64 end, bool unmapped, struct list_head *freed)
 {
-	u64 size = level_size(level), a;
+	u64 size = level_size(level), a, *e;
 	bool flush = false;
-	u64 *e;
 
 	a = max(start, base) & ~(size - 1);
 	for (e = ept_entry(table, a, level); a < min(end, base + 512 * size); a += size, e++) {

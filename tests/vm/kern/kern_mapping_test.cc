@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -16,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -558,6 +560,49 @@ TEST(Special, TablesGoWithTheLastPage) {
     }
     // One may have been there before, for what else lies beside.
     EXPECT_LE(Machine::get().stats().ept_bytes, before + 4 * kPage);
+}
+
+TEST(Special, AWaitLeavesTheCpuToWhomItWaitsFor) {
+    // A thread of real-time priority is woken while another of the same CPU takes memory away, and
+    // wants some of that. It is not to keep the CPU until the end of what cannot end without it.
+    constexpr size_t kSize = 4 * kHuge;
+    constexpr long kEnough = 100'000'000;
+    char* memory = map(kSize);
+    madvise(memory, kSize, MADV_NOHUGEPAGE);
+    std::atomic<bool> stop = false;
+    std::thread other([&] {
+        support::pin_to(0);
+        while (!stop) {
+            std::memset(memory, 1, kSize);
+            madvise(memory, kSize, MADV_DONTNEED);
+        }
+    });
+    long longest = 0;
+    bool first = false;
+    std::thread([&] {
+        support::pin_to(0);
+        const sched_param priority = {1};
+        first = sched_setscheduler(0, SCHED_FIFO, &priority) == 0;
+        const End end = guest::enter([&] {
+            timespec nap = {0, 1'500'000}, before, after;
+            for (size_t i = 0; i < 300 && longest < kEnough; i++) {
+                guest::call(SYS_nanosleep, support::arg(&nap));
+                guest::call(SYS_clock_gettime, CLOCK_THREAD_CPUTIME_ID, support::arg(&before));
+                for (size_t j = 0; j < 4; j++) {
+                    read_byte(memory + (i * 7 + j * 512) % (kSize / kPage) * kPage);
+                }
+                guest::call(SYS_clock_gettime, CLOCK_THREAD_CPUTIME_ID, support::arg(&after));
+                longest = std::max(longest, (after.tv_sec - before.tv_sec) * 1'000'000'000 +
+                                                after.tv_nsec - before.tv_nsec);
+            }
+        });
+        EXPECT_TRUE(end.left()) << end;
+    }).join();
+    stop = true;
+    other.join();
+    EXPECT_TRUE(first);
+    EXPECT_LT(longest, kEnough) << "ns on the CPU for four reads";
+    munmap(memory, kSize);
 }
 
 }  // namespace
