@@ -19,8 +19,9 @@ static int dune_open(struct inode *inode, struct file *file)
 {
 	struct dune_process *proc = dune_process_get();
 
+	/* A notifier is not registered while a signal waits: after it, the call is made again. */
 	if (IS_ERR(proc))
-		return PTR_ERR(proc);
+		return PTR_ERR(proc) == -EINTR ? -ERESTARTNOINTR : PTR_ERR(proc);
 	file->private_data = proc;
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -224,6 +225,26 @@ TEST(Abi, ChildHasItsOwn) {
     Vcpu::get();
     EXPECT_EQ(in_child([] { return guest::enter([] {}).left() ? 0 : 1; }), 0);
     EXPECT_TRUE(guest::enter([] {}).left());
+}
+
+TEST(Abi, OpenGoesOnAfterASignal) {
+    // Linux registers no notifier while a signal waits, and looks often while it does.
+    EXPECT_EQ(in_child([] {
+                  static volatile int handled;
+                  struct sigaction action = {};
+                  action.sa_handler = [](int) { handled = handled + 1; };
+                  sigaction(SIGALRM, &action, nullptr);
+                  const itimerval often = {{0, 7000}, {0, 7000}};
+                  setitimer(ITIMER_REAL, &often, nullptr);
+                  for (int i = 0; i < 1000 && handled < 50; i++) {
+                      const int fd = open(DUNE_DEVICE, O_RDWR | O_CLOEXEC);
+                      if (fd < 0)
+                          return errno;
+                      close(fd);
+                  }
+                  return 0;
+              }),
+              0);
 }
 
 TEST(Abi, AnotherThreadMayNotRun) {
