@@ -164,9 +164,7 @@ static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 /* DUNE_RUN by lseek(): the system call with the least between user mode and here. */
 static loff_t vcpu_llseek(struct file *file, loff_t offset, int whence)
 {
-	if (offset != DUNE_RUN || whence != SEEK_DATA)
-		return -ESPIPE;
-	return vcpu_run(file->private_data);
+	return offset == DUNE_RUN && whence == SEEK_DATA ? vcpu_run(file->private_data) : -ESPIPE;
 }
 
 /*
@@ -186,6 +184,7 @@ static vm_fault_t vcpu_door(struct vm_fault *vmf)
 	/* The guest's own faults are user mode's, and of those there is one at a time. */
 	mem_cgroup_exit_user_fault();
 	/* An error leaves page->exit at 0: DUNE_RUN tells what it is. */
+	vcpu->page->exit = 0;
 	(void)vcpu_run(vcpu);
 	mem_cgroup_enter_user_fault();
 	current_pt_regs()->ip += 2; /* mov (%rax), %al */

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,6 +15,7 @@
 #include <thread>
 
 #include "guest.h"
+#include "support.h"
 
 namespace {
 
@@ -94,6 +97,22 @@ TEST(Door, TellsThatARunWasRefused) {
     } while (vcpu.page().exit == DUNE_EXIT_BOUNCE && ++tries < 100);
     EXPECT_EQ(vcpu.page().exit, 0U);
     EXPECT_EQ(vcpu.page().progress, 0U);
+}
+
+TEST(Door, TellsThatAThreadMayNotRun) {
+    // Not what the run before it ended in.
+    const auto refused = [] {
+        guest::enter([] {});
+        Vcpu& vcpu = Vcpu::get();
+        vcpu.prepare([](void*) {}, nullptr, {});
+        if (vcpu.page().exit != DUNE_EXIT_LEAVE || prctl(PR_SET_TSC, PR_TSC_SIGSEGV) != 0)
+            _exit(1);
+        auto door = vcpu.door();
+        asm volatile(".byte 0x8a, 0x00" : "+a"(door) : : "memory");
+        _exit(vcpu.page().exit == 0 ? 0 : 2);
+    };
+    const int status = support::status_of(refused);
+    EXPECT_EQ(WEXITSTATUS(status), 0) << status;
 }
 
 }  // namespace
