@@ -160,13 +160,17 @@ retry:
 		code = SEGV_PKUERR;
 	} else if (!(vma->vm_flags & need) || (write && vma->vm_flags & VM_SHADOW_STACK)) {
 		code = SEGV_ACCERR;
+	} else if (dune_vcpu_is_door(vma)) {
+		/* It opens to user mode alone: the guest would run in itself. */
+		fault = VM_FAULT_SIGBUS;
 	} else {
-		/* Not elsewhere: an OOM of user mode's leaves notes for who gets VM_FAULT_OOM. */
-		if (userfaultfd_armed(vma))
-			flags |= FAULT_FLAG_USER;
-		/* The door opens to user mode alone: the guest would run in itself. */
-		fault = dune_vcpu_is_door(vma) ? VM_FAULT_SIGBUS :
-						 handle_mm_fault(vma, addr, flags, NULL);
+		fault = handle_mm_fault(vma, addr, flags, NULL);
+		/*
+		 * A userfaultfd may serve user mode alone. Not at once: an OOM of user mode's leaves notes
+		 * for who gets VM_FAULT_OOM.
+		 */
+		if (unlikely(fault & VM_FAULT_SIGBUS && userfaultfd_armed(vma)))
+			fault = handle_mm_fault(vma, addr, flags | FAULT_FLAG_USER, NULL);
 		/* In both cases the lock has been given back. */
 		if (fault & VM_FAULT_RETRY && !signal_pending(current)) {
 			flags |= FAULT_FLAG_TRIED;
