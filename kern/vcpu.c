@@ -195,12 +195,11 @@ static vm_fault_t vcpu_door(struct vm_fault *vmf)
 static vm_fault_t vcpu_page_fault(struct vm_fault *vmf)
 {
 	struct dune_vcpu *vcpu = vmf->vma->vm_file->private_data;
-	struct page *page = virt_to_page(vcpu->page);
 
 	if (vmf->pgoff)
 		return VM_FAULT_SIGBUS;
-	get_page(page);
-	vmf->page = page;
+	vmf->page = virt_to_page(vcpu->page);
+	get_page(vmf->page);
 	return 0;
 }
 
