@@ -171,11 +171,10 @@ retry:
 		 */
 		if (unlikely(fault & VM_FAULT_SIGBUS && userfaultfd_armed(vma)))
 			fault = handle_mm_fault(vma, addr, flags | FAULT_FLAG_USER, NULL);
+		flags |= FAULT_FLAG_TRIED;
 		/* In both cases the lock has been given back. */
-		if (fault & VM_FAULT_RETRY && !signal_pending(current)) {
-			flags |= FAULT_FLAG_TRIED;
+		if (fault & VM_FAULT_RETRY && !signal_pending(current))
 			goto retry;
-		}
 		if (fault & (VM_FAULT_RETRY | VM_FAULT_COMPLETED))
 			return 0;
 	}

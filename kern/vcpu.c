@@ -42,10 +42,8 @@ void dune_tables_free(struct list_head *freed)
 {
 	struct page *page, *next;
 
-	list_for_each_entry_safe(page, next, freed, lru) {
-		list_del(&page->lru);
+	list_for_each_entry_safe(page, next, freed, lru)
 		__free_page(page);
-	}
 }
 
 /* What is to be loaded again was noted when it left. */
@@ -143,8 +141,7 @@ static int vcpu_interrupt(struct dune_vcpu *vcpu, unsigned long arg)
 	smp_store_release(&vcpu->page->pending_any, 1);
 	/* Out of HLT, or out of the guest by the IPI. */
 	wake_up(&vcpu->wait);
-	if (vcpu->task != current)
-		kick_process(vcpu->task);
+	kick_process(vcpu->task);
 	return 0;
 }
 

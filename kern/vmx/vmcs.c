@@ -210,6 +210,10 @@ static int vmcs_set_one(struct vmx_vcpu *vmx, u32 bit)
 		vmcs_writel(GUEST_RFLAGS, b | X86_EFLAGS_FIXED);
 		vmcs_write32(GUEST_INTERRUPTIBILITY_INFO, 0);
 		vmcs_writel(GUEST_PENDING_DBG_EXCEPTIONS, 0);
+		/* Nor is a fault due of what is not made now. An external interrupt (type 0) is. */
+		vmx->pf_pending = false;
+		if (vmx->event.info & INTR_INFO_INTR_TYPE_MASK)
+			vmx->event.info = 0;
 		return 0;
 	case DUNE_SET_CR3:
 		a = READ_ONCE(page->cr3);

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -245,6 +246,40 @@ TEST(Abi, OpenGoesOnAfterASignal) {
                   return 0;
               }),
               0);
+}
+
+TEST(Run, BeginsWithoutTheFaultOfWhatItLeft) {
+    // After a bounce, user space may have the guest go on elsewhere, where the access that Linux
+    // has just refused is not made. It refuses one for which it slept, and so there is a bounce.
+    const int fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC));
+    uffdio_api api = {UFFD_API, 0, 0};
+    ASSERT_EQ(ioctl(fd, UFFDIO_API, &api), 0);
+    char* page = guest::map(4096);
+    uffdio_register area = {};
+    area.range = {reinterpret_cast<uint64_t>(page), 4096};
+    area.mode = UFFDIO_REGISTER_MODE_MISSING;
+    ASSERT_EQ(ioctl(fd, UFFDIO_REGISTER, &area), 0);
+    std::thread handler([&] {
+        uffd_msg message;
+        if (read(fd, &message, sizeof(message)) > 0) {
+            munmap(page, 4096);
+            ioctl(fd, UFFDIO_WAKE, &area.range);
+        }
+    });
+    Vcpu& vcpu = Vcpu::get();
+    vcpu.prepare([](void* p) { *static_cast<volatile char*>(p) = 1; }, page, {});
+    bool by_door = false;
+    do {
+        EXPECT_EQ(vcpu.run_once(by_door), 0);
+        by_door = true;
+    } while (vcpu.page().exit == DUNE_EXIT_BOUNCE && vcpu.page().fault_signal == 0);
+    handler.join();
+    close(fd);
+    ASSERT_EQ(vcpu.page().exit, static_cast<uint32_t>(DUNE_EXIT_BOUNCE));
+    vcpu.page().rip = reinterpret_cast<uint64_t>(+[] { guest::leave(1); });
+    vcpu.page().set = DUNE_SET_RIP;
+    const End end = vcpu.run({});
+    EXPECT_TRUE(end.left()) << end;
 }
 
 TEST(Abi, AnotherThreadMayNotRun) {
