@@ -20,12 +20,13 @@ DECLARE_BITMAP(dune_slow_nrs, NR_syscalls);
 
 /*
  * Calls that work on the caller's own pt_regs or on state that the run loop keeps in the VMCS, make
- * a new thread of it, end it, or depend on the way to user mode that follows.
+ * a new thread of it, end it, or depend on the way to user mode that follows. In a PID namespace of
+ * its own, reboot() ends it: a run that never returns would hold the vCPU for good.
  */
 static const u16 slow_nrs[] = {
 	__NR_rt_sigreturn, __NR_pause, __NR_clone, __NR_fork, __NR_vfork, __NR_execve, __NR_exit,
 	__NR_rt_sigsuspend, __NR_modify_ldt, __NR_arch_prctl, __NR_iopl, __NR_exit_group,
-	__NR_restart_syscall, __NR_execveat, __NR_clone3,
+	__NR_restart_syscall, __NR_execveat, __NR_clone3, __NR_reboot,
 	335, 336, /* uretprobe, uprobe: where the kernel has them */
 	__NR_ioctl, __NR_close, /* not plainly fast: see dune_syscall_other_way() */
 };

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/reboot.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -171,6 +172,26 @@ TEST(Life, ExitGroupEndsAllThreads) {
         guest::enter([] { call(SYS_exit_group, 6); });
     });
     EXPECT_EQ(WEXITSTATUS(status), 6);
+}
+
+TEST(Life, RebootOfItsOwnPidNamespace) {
+    // To a process without rights in the machine's this is another exit.
+    const auto refs = [] { return support::read_file("/sys/module/dune/refcnt"); };
+    const std::string before = refs();
+    const int status = status_of([] {
+        if (unshare(CLONE_NEWUSER | CLONE_NEWPID) != 0) {
+            _exit(99);
+        }
+        const int init = status_of([] {
+            guest::enter([] {
+                call(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_HALT,
+                     0);
+            });
+        });
+        _exit(WTERMSIG(init));
+    });
+    EXPECT_EQ(WEXITSTATUS(status), SIGINT);
+    EXPECT_EQ(refs(), before) << "a run that never ended holds its vCPU";
 }
 
 TEST(Life, ExitOfOneThreadAlone) {
