@@ -6,6 +6,8 @@
  * vmx_cpuid() - emulate CPUID
  * @regs: the guest's; in: rax, rcx
  *
+ * Context: interrupts off, the vCPU's window open.
+ *
  * SDM vol. 2, CPUID: hides what traps to no purpose, or would mislead.
  */
 __noendbr void vmx_cpuid(struct dune_regs *regs)
@@ -25,6 +27,9 @@ __noendbr void vmx_cpuid(struct dune_regs *regs)
 			ebx &= ~BIT(2);
 			/* WAITPKG, CET_SS, LA57, KL, ENQCMD, SGX_LC, PKS */
 			ecx &= ~(BIT(5) | BIT(7) | BIT(16) | BIT(23) | BIT(29) | BIT(30) | BIT(31));
+			/* OSPKE says what CR4.PKE is, and here that is the guest's. */
+			if (!(vmcs_readl(GUEST_CR4) & X86_CR4_PKE))
+				ecx &= ~BIT(4);
 			/* UINTR, PCONFIG, CET_IBT; SPEC_CTRL, STIBP, L1D_FLUSH, SSBD: MSRs */
 			edx &= ~(BIT(5) | BIT(18) | BIT(20) | BIT(26) | BIT(27) | BIT(28) | BIT(31));
 		} else if (subleaf == 1) {

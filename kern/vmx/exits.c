@@ -3,9 +3,7 @@
  * What each VM exit means. All of this runs in the window right after the exit, with interrupts
  * off and the VMCS current: it reads and writes the VMCS, and leaves what may sleep to run.c.
  */
-#include <linux/hw_breakpoint.h>
 #include <linux/percpu.h>
-#include <linux/sched.h>
 #include <asm/debugreg.h>
 #include <asm/fpu/xcr.h>
 #include <asm/mce.h>

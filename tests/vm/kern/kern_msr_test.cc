@@ -455,6 +455,24 @@ TEST(Emulated, CpuidHidesWhatIsNotThere) {
     }
 }
 
+TEST(Emulated, CpuidTellsOfProtectionKeysAsCr4Does) {
+    if (!(Machine::get().info().cr4_guest_bits & 1 << 22)) {
+        GTEST_SKIP() << "no protection keys";
+    }
+    uint32_t off = 0, on = 0;
+    const End end = guest::enter([&] {
+        off = cpuid(7).ecx;
+        const uint64_t cr4 = read_cr<4>();
+        write_cr<4>(cr4 | 1 << 22);
+        on = cpuid(7).ecx;
+        write_cr<4>(cr4);
+    });
+    EXPECT_TRUE(end.left()) << end;
+    // Who believes in OSPKE executes RDPKRU, which is #UD without CR4.PKE.
+    EXPECT_EQ(off >> 3 & 3, 1U) << "PKU, not OSPKE";
+    EXPECT_EQ(on >> 3 & 3, 3U);
+}
+
 TEST(Emulated, CpuidOfAllLeaves) {
     uint32_t max = 0;
     const End end = guest::enter([&] {
