@@ -3,7 +3,6 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cpu.h>
-#include <linux/smp.h>
 #include <asm/cpufeature.h>
 #include <asm/processor.h>
 

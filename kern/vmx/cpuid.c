@@ -33,8 +33,9 @@ __noendbr void vmx_cpuid(struct dune_regs *regs)
 			/* UINTR, PCONFIG, CET_IBT; SPEC_CTRL, STIBP, L1D_FLUSH, SSBD: MSRs */
 			edx &= ~(BIT(5) | BIT(18) | BIT(20) | BIT(26) | BIT(27) | BIT(28) | BIT(31));
 		} else if (subleaf == 1) {
-			/* LASS, FRED, LKGS, WRMSRNS, LAM; CET_SSS */
+			/* LASS, FRED, LKGS, WRMSRNS, LAM; MSR_IMM; CET_SSS */
 			eax &= ~(BIT(6) | BIT(17) | BIT(18) | BIT(19) | BIT(26));
+			ecx &= ~BIT(5);
 			edx &= ~BIT(18);
 		}
 		break;

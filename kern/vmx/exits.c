@@ -269,7 +269,8 @@ enum vmx_next vmx_handle_exit(struct vmx_vcpu *vmx, u32 reason)
 	case EXIT_REASON_INVVPID:
 	case EXIT_REASON_VMFUNC:
 	case EXIT_REASON_ENCLS:
-	case 76 ... 77: /* SEAMCALL, TDCALL: neither asks for more than VMX operation */
+	case 76 ... 77: /* SEAMCALL, TDCALL: exits wherever the CPU has TDX */
+	case 84 ... 85: /* RDMSR and WRMSRNS of an immediate number, which CPUID hides */
 		return refuse(vmx, X86_TRAP_UD);
 	case EXIT_REASON_MCE_DURING_VMENTRY:
 	case EXIT_REASON_MCE_DURING_VMENTRY | VMX_EXIT_REASONS_FAILED_VMENTRY:

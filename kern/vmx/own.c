@@ -23,7 +23,6 @@
 #include <linux/smp.h>
 #include <asm/desc.h>
 #include <asm/hypervisor.h>
-#include <asm/tlbflush.h>
 
 #include "vmx.h"
 

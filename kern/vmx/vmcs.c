@@ -5,7 +5,6 @@
 #include <linux/io.h>
 #include <linux/mm.h>
 #include <linux/vmalloc.h>
-#include <asm/cpufeature.h>
 #include <asm/desc.h>
 #include <asm/segment.h>
 #include <asm/trapnr.h>

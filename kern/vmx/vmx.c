@@ -3,7 +3,6 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/bitmap.h>
-#include <linux/bitops.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <asm/cpufeature.h>

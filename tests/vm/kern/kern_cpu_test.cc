@@ -412,6 +412,14 @@ TEST(Refused, WhatTheCpuIsNotToldToAllow) {
                            : "a"(0), "d"(0)
                            : "cc"));
     EXPECT_UD(asm volatile(".byte 0x0f, 0x01, 0xcf # encls" : : "a"(0)));
+    // Of CPUs that the emulator does not know: there each has an exit of its own.
+    EXPECT_UD(asm volatile(".byte 0x66, 0x0f, 0x01, 0xcf # seamcall" : : "a"(0)));
+    EXPECT_UD(asm volatile(".byte 0x66, 0x0f, 0x01, 0xcc # tdcall" : : "a"(0)));
+    EXPECT_UD(asm volatile(
+        ".byte 0xc4, 0xe7, 0x7b, 0xf6, 0xc0, 0x80, 0, 0, 0xc0 # rdmsr $0xc0000080, %%rax"
+        :
+        :
+        : "rax"));
 }
 
 TEST(Refused, Getsec) {
