@@ -32,6 +32,14 @@ class Load(support.Case):
                             ("7.3", "VMX is in use, but not by a kvm that could share it (/dev/kvm: -2)")):
             self.beside(kernel, why)
 
+    def test_beside_something_that_is_no_kvm(self):
+        """A file on a tmpfs has no ioctl at all."""
+        module = machine("module", "--kernel", "6.1").stdout.split()[-1]
+        result = run("--kernel", "6.1", "--copy-in", f"{module}:/tmp/dune.ko", "--", "sh", "-c",
+                     "rm -f /dev/kvm; : > /dev/kvm; insmod /tmp/dune.ko && dmesg | tail -n 1 && rmmod dune")
+        self.assert_status(result, 0)
+        self.assertIn("VMX on for each entry", result.stdout)
+
     def beside(self, kernel, why):
         module = machine("module", "--kernel", kernel).stdout.split()[-1]
         result = run("--kernel", kernel, "--kvm", "loaded", "--copy-in", f"{module}:/tmp/dune.ko", "--", "sh", "-c",
