@@ -410,9 +410,9 @@ static int vmx_hold_kvm(void)
 
 static bool __init vmx_kvm_is_there(void)
 {
-	/* Any function of it, and never armed. */
+	/* Any function of it, and never armed. By its name alone, as it may be a part of the kernel. */
 	struct kprobe kp = {
-		.symbol_name = "kvm_intel:vmx_vcpu_load_vmcs", .flags = KPROBE_FLAG_DISABLED,
+		.symbol_name = "vmx_vcpu_load_vmcs", .flags = KPROBE_FLAG_DISABLED,
 	};
 
 	/* To look through all symbols takes long. */
