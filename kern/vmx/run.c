@@ -209,7 +209,6 @@ static void vmx_mirror(struct vmx_vcpu *vmx)
 	if (ret == -EFAULT) {
 		vcpu->count.guest_faults++;
 		vmx->pf_pending = true;
-		vcpu->todo |= DUNE_TODO_EVENT;
 	}
 	/* -ENOMEM: the guest tries again, as a page fault of Linux' does. */
 }
@@ -305,6 +304,9 @@ static noinline int vmx_slow_turn(struct vmx_vcpu *vmx, enum vmx_next next)
 	else if (next == VMX_USER)
 		return VMX_LOOP_LEAVE;
 	local_irq_disable();
+	/* Not where it was found: interrupts and what takes the CPU away change todo as well. */
+	if (unlikely(vmx->pf_pending))
+		vmx->vcpu.todo |= DUNE_TODO_EVENT;
 	vmx_look_at_cr3(vmx);
 	current->flags |= PF_VCPU;
 	return vmx_ready_to_enter(vmx, VMX_LOOP_RELOAD);
