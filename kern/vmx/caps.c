@@ -3,6 +3,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cpu.h>
+#include <linux/sched/smt.h>
 #include <asm/cpufeature.h>
 #include <asm/processor.h>
 
@@ -182,6 +183,9 @@ static int vmx_caps_bugs(bool allow_unsafe)
 		else
 			ret = vmx_hole(allow_unsafe,
 				       "this CPU has L1TF, and its microcode cannot flush the L1 data cache");
+		/* The cache is the core's, and filled again while the guest runs (CVE-2018-3646). */
+		if (sched_smt_active())
+			pr_warn("this CPU has L1TF, and SMT is on: guests may read what other threads of their core load\n");
 	}
 	if (boot_cpu_has_bug(X86_BUG_MDS) || boot_cpu_has_bug(X86_BUG_TAA) ||
 	    boot_cpu_has_bug(X86_BUG_MMIO_STALE_DATA) || boot_cpu_has_bug(X86_BUG_RFDS)) {

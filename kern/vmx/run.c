@@ -202,15 +202,11 @@ static noinline int vmx_bounce(struct vmx_vcpu *vmx)
 /* An EPT violation that Linux has to see to. */
 static void vmx_mirror(struct vmx_vcpu *vmx)
 {
-	struct dune_vcpu *vcpu = &vmx->vcpu;
-	int ret;
-
-	ret = dune_mirror_fault(vcpu, vmx->fault_gpa, vmx->fault_qual);
-	if (ret == -EFAULT) {
-		vcpu->count.guest_faults++;
-		vmx->pf_pending = true;
-	}
 	/* -ENOMEM: the guest tries again, as a page fault of Linux' does. */
+	if (dune_mirror_fault(&vmx->vcpu, vmx->fault_gpa, vmx->fault_qual) != -EFAULT)
+		return;
+	vmx->vcpu.count.guest_faults++;
+	vmx->pf_pending = true;
 }
 
 static noinline int vmx_not_ready(struct vmx_vcpu *vmx);

@@ -26,6 +26,7 @@ enum caps_has {
     CAPS_ITLB_MULTIHIT,
     CAPS_BHI,
     CAPS_MITIGATIONS_OFF,
+    CAPS_SMT,
 };
 
 // A CPU that can do everything, may leave each control off, and has no bugs.

@@ -211,6 +211,19 @@ TEST_F(Caps, VerwIsNoCureForMmioByItself) {
     EXPECT_EQ(caps_init(false), -EPERM);
 }
 
+TEST_F(Caps, TheFlushOfL1dIsNoCureBesideAnotherThread) {
+    caps_set(CAPS_SMT, true);
+    EXPECT_EQ(caps_init(false), 0);
+    EXPECT_STREQ(caps_log(), "");
+    caps_set(CAPS_L1TF, true);
+    caps_set(CAPS_FLUSH_L1D, true);
+    EXPECT_EQ(caps_init(false), 0);
+    EXPECT_TRUE(said("L1TF, and SMT is on")) << caps_log();
+    caps_set(CAPS_SMT, false);
+    EXPECT_EQ(caps_init(false), 0);
+    EXPECT_STREQ(caps_log(), "");
+}
+
 TEST_F(Caps, EachCureIsApplied) {
     EXPECT_EQ(caps_init(false), 0);
     EXPECT_TRUE(caps_safe_entry()) << "whatever the CPU";

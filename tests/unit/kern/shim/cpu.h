@@ -77,6 +77,7 @@ enum {
     X86_BUG_ITLB_MULTIHIT,
     X86_BUG_BHI,
     SHIM_MITIGATIONS_OFF,
+    SHIM_SMT,
 };
 #define X86_BUG_RFDS X86_BUG_RFDS
 #define X86_BUG_BHI X86_BUG_BHI
@@ -97,6 +98,7 @@ __attribute__((format(printf, 1, 2))) void shim_log(const char* format, ...);
 #define boot_cpu_has(bit) (shim_cpu.has >> (bit)&1)
 #define boot_cpu_has_bug(bit) boot_cpu_has(bit)
 #define cpu_mitigations_off() boot_cpu_has(SHIM_MITIGATIONS_OFF)
+#define sched_smt_active() boot_cpu_has(SHIM_SMT)
 #define __read_cr4() shim_cpu.cr4
 #define pr_err(...) shim_log(__VA_ARGS__)
 #define pr_warn(...) shim_log(__VA_ARGS__)
