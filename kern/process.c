@@ -5,7 +5,6 @@
 #include <linux/delay.h>
 #include <linux/llist.h>
 #include <linux/mm.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <linux/workqueue.h>

@@ -70,9 +70,13 @@ static __always_inline void vmx_load(struct vmx_vcpu *vmx)
 	UPDATE_HOST(vmx->host_fs_base, HOST_FS_BASE, host_fs_base());
 	if (!vmx->tables_dirty) {
 		store_ldt(vmx->host_ldt);
-		/* BTF is put back by the task's flag; perf may have given up its BTS buffer by then. */
+		/*
+		 * BTF is put back by the task's flag; perf may have given up its BTS buffer by then. To
+		 * record branches for nobody does no harm, and perf does not look again for long.
+		 */
 		vmx->host_debugctl = read_msr_now(MSR_IA32_DEBUGCTLMSR) &
-				     (DEBUGCTLMSR_BUS_LOCK_DETECT | DEBUGCTLMSR_FREEZE_IN_SMM);
+				     (DEBUGCTLMSR_BUS_LOCK_DETECT | DEBUGCTLMSR_FREEZE_IN_SMM |
+				      DEBUGCTLMSR_LBR | DEBUGCTLMSR_FREEZE_LBRS_ON_PMI);
 	}
 	if (unlikely(vmx->high_gs_base)) {
 		write_msr_now(MSR_KERNEL_GS_BASE, vmx->high_gs_base);

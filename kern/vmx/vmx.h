@@ -55,7 +55,7 @@ struct vmx_vcpu {
 	bool triple_fault;
 
 	unsigned long host_cr0, host_cr3, host_cr4, host_fs_base;
-	u64 host_debugctl;		/* what of it is no task's and no perf event's */
+	u64 host_debugctl;		/* what of it may be put back late */
 	u64 high_gs_base;		/* the guest's inactive GS base, where user mode must not have it */
 	u16 host_ldt;
 	struct desc_ptr host_gdt, host_idt;
