@@ -12,7 +12,6 @@
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/nospec.h>
-#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 #include <linux/userfaultfd_k.h>

@@ -5,7 +5,6 @@
 #include <linux/cpu.h>
 #include <linux/sched/smt.h>
 #include <asm/cpufeature.h>
-#include <asm/processor.h>
 
 #include "vmx.h"
 

@@ -6,6 +6,7 @@
 #include <linux/percpu.h>
 #include <asm/debugreg.h>
 #include <asm/fpu/xcr.h>
+#include <asm/kvm_para.h>
 #include <asm/mce.h>
 #include <asm/trapnr.h>
 
@@ -60,9 +61,7 @@ static void gpr_write(struct vmx_vcpu *vmx, unsigned int n, u64 val)
  */
 enum vmx_next vmx_vmcall_from_ring3(struct vmx_vcpu *vmx)
 {
-	if (vmcs_read32(GUEST_SS_AR_BYTES) >> 5 & 3)
-		return refuse(vmx, X86_TRAP_UD);
-	return VMX_CALL;
+	return vmcs_read32(GUEST_SS_AR_BYTES) >> 5 & 3 ? refuse(vmx, X86_TRAP_UD) : VMX_CALL;
 }
 
 static enum vmx_next exit_db(struct vmx_vcpu *vmx, u32 info)
@@ -104,6 +103,7 @@ static enum vmx_next machine_check(void)
 static enum vmx_next exit_exception(struct vmx_vcpu *vmx)
 {
 	u32 info = vmcs_read32(VM_EXIT_INTR_INFO), type = info & INTR_INFO_INTR_TYPE_MASK;
+	u64 apf;
 
 	if (type == INTR_TYPE_NMI_INTR) {
 		/* NMIs are blocked since the exit; the handler's IRET ends that. */
@@ -118,6 +118,16 @@ static enum vmx_next exit_exception(struct vmx_vcpu *vmx)
 		return exit_db(vmx, info);
 	case X86_TRAP_AC:
 		vmx_queue_exception(vmx, X86_TRAP_AC, true, vmcs_read32(VM_EXIT_INTR_ERROR_CODE));
+		return VMX_AGAIN;
+	case X86_TRAP_PF:
+		/*
+		 * Nobody asked for it but Linux, when it found that it runs in a KVM: that one has to fetch
+		 * a page, and has the guest wait when it comes back for it. Its note must not be there at
+		 * the next #PF of the kernel's own, which would be taken for another, and panic.
+		 */
+		if (rdmsrl_safe(MSR_KVM_ASYNC_PF_EN, &apf) || !(apf & KVM_ASYNC_PF_ENABLED))
+			break;
+		((struct kvm_vcpu_pv_apf_data *)__va(apf & ~63ull))->flags = 0;
 		return VMX_AGAIN;
 	}
 	vmx_die(vmx, EXIT_REASON_EXCEPTION_NMI);

@@ -2,7 +2,6 @@
 /* Filling the VMCS: controls, the guest's first state, the host's. */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/io.h>
 #include <linux/mm.h>
 #include <linux/vmalloc.h>
 #include <asm/desc.h>
@@ -120,7 +119,7 @@ static void vmcs_init_controls(struct vmx_vcpu *vmx)
 	vmcs_write32(EXCEPTION_BITMAP, BIT(X86_TRAP_MC) | BIT(X86_TRAP_DB) | BIT(X86_TRAP_AC));
 	vmcs_write64(VMCS_LINK_POINTER, ~0ull);
 	/* A page of the module's data: vmalloc memory, which has no linear mapping. */
-	vmcs_write64(MSR_BITMAP, page_to_phys(vmalloc_to_page(vmx_msr_bitmap)));
+	vmcs_write64(MSR_BITMAP, PFN_PHYS(vmalloc_to_pfn(vmx_msr_bitmap)));
 	vmcs_write64(EPT_POINTER, vmx->eptp);
 	if (vmx->vpid)
 		vmcs_write16(VIRTUAL_PROCESSOR_ID, vmx->vpid);
