@@ -81,16 +81,16 @@ void vmx_clear(struct vmx_vcpu *vmx)
 		smp_call_function_single(cpu, vmx_clear_ipi, vmx, 1);
 }
 
-/* Turns VMX on for this window; false if somebody else has it on by now. */
+/*
+ * Turns VMX on for this window; false if somebody else has it on by now. CR4 does not tell: a KVM of
+ * 6.12 may lose the CPU to us between the bit and VMXON, or VMXOFF and the bit. VMXON does (SDM 31.4,
+ * error 15).
+ */
 static __always_inline bool vmx_window_on(struct vmx_cpu *c)
 {
 	c->window_cr4 = READ_CR(4);
-	if (unlikely(c->window_cr4 & X86_CR4_VMXE))
-		return false;
 	write_cr4_now(c->window_cr4 | X86_CR4_VMXE);
-	if (vmx_vmxon(&c->vmxon_pa))
-		vmx_insn_failed("vmxon", 0);
-	return true;
+	return likely(!vmx_vmxon(&c->vmxon_pa));
 }
 
 /* After VMXON no VMCS is current, nor was ours made active anywhere since it was cleared. */
@@ -101,7 +101,7 @@ static __always_inline void vmx_open_transient(struct vmx_vcpu *vmx)
 	if (vmx_vmptrld(&vmx->vmcs_pa))
 		vmx_insn_failed("vmptrld", 0);
 	vmx->foreign = false;
-	vmx->put_back = VMX_PUT_MORE;
+	vmx->put_back = VMX_PUT_OFF;
 }
 
 /* SDM 25.11.1: no VMCS may be active over VMXOFF. */
@@ -172,7 +172,7 @@ void vmx_close_slow(struct vmx_vcpu *vmx)
 	struct vmx_cpu *c = this_cpu_ptr(&vmx_cpus);
 
 	vmx->vcpu.todo |= DUNE_TODO_OPEN;
-	if (vmx_transient && !(c->window_cr4 & X86_CR4_VMXE)) {
+	if (vmx->put_back == VMX_PUT_OFF) {
 		vmx_close_transient(vmx, c);
 		return;
 	}

@@ -27,7 +27,8 @@ struct vmx_event {		/* what VM entry injects; SDM 25.8.3 */
 enum {
 	VMX_PUT_NOTHING,		/* our VMCS may stay current */
 	VMX_PUT_VMCS,			/* KVM's VMCS, and no more */
-	VMX_PUT_MORE,			/* VMX has to be turned off, or is about to be */
+	VMX_PUT_MORE,			/* that, and ours has to be cleared: VMX may go off meanwhile */
+	VMX_PUT_OFF,			/* VMX, which the window turned on */
 };
 
 struct vmx_vcpu {
