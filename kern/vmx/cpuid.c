@@ -2,6 +2,12 @@
 /* CPUID in the guest: the host's answer, less what the guest cannot use. */
 #include "vmx.h"
 
+/* OSPKE says what CR4.PKE is, and here that is the guest's. Apart, as a VMREAD needs a stack frame. */
+static noinline void cpuid_ospke(struct dune_regs *regs)
+{
+	regs->rcx &= vmcs_readl(GUEST_CR4) & X86_CR4_PKE ? ~0ul : ~BIT(4);
+}
+
 /**
  * vmx_cpuid() - emulate CPUID
  * @regs: the guest's; in: rax, rcx
@@ -27,16 +33,13 @@ __noendbr void vmx_cpuid(struct dune_regs *regs)
 			ebx &= ~BIT(2);
 			/* WAITPKG, CET_SS, LA57, KL, ENQCMD, SGX_LC, PKS */
 			ecx &= ~(BIT(5) | BIT(7) | BIT(16) | BIT(23) | BIT(29) | BIT(30) | BIT(31));
-			/* OSPKE says what CR4.PKE is, and here that is the guest's. */
-			if (!(vmcs_readl(GUEST_CR4) & X86_CR4_PKE))
-				ecx &= ~BIT(4);
 			/* UINTR, PCONFIG, CET_IBT; SPEC_CTRL, STIBP, L1D_FLUSH, SSBD: MSRs */
 			edx &= ~(BIT(5) | BIT(18) | BIT(20) | BIT(26) | BIT(27) | BIT(28) | BIT(31));
 		} else if (subleaf == 1) {
-			/* LASS, FRED, LKGS, WRMSRNS, LAM; MSR_IMM; CET_SSS */
-			eax &= ~(BIT(6) | BIT(17) | BIT(18) | BIT(19) | BIT(26));
+			/* LASS, FRED, LKGS, WRMSRNS, LAM, MSRLIST; MSR_IMM; USER_MSR, CET_SSS */
+			eax &= ~(BIT(6) | BIT(17) | BIT(18) | BIT(19) | BIT(26) | BIT(27));
 			ecx &= ~BIT(5);
-			edx &= ~BIT(18);
+			edx &= ~(BIT(15) | BIT(18));
 		}
 		break;
 	case 0xa:
@@ -46,12 +49,13 @@ __noendbr void vmx_cpuid(struct dune_regs *regs)
 		break;
 	case 0xd:
 		/* XSAVES */
-		if (subleaf == 1)
-			eax &= ~BIT(3);
+		eax &= subleaf == 1 ? ~BIT(3) : ~0ul;
 		break;
 	}
 	regs->rax = eax;
 	regs->rbx = ebx;
 	regs->rcx = ecx;
 	regs->rdx = edx;
+	if (leaf == 7 && subleaf == 0)
+		cpuid_ospke(regs);
 }
