@@ -105,7 +105,7 @@ def group_machine_args(group, tests):
 
 
 def cost(build_vm, row, tests):
-    """What a group takes, roughly and in no unit, for CTest to start the long ones first: two
+    """What a group takes, roughly and in no unit, for CTest to start the long ones first:
     machines that end together, and no long one alone at the end."""
     return round(row.pace * sum(len(test.cases(build_vm)) + test.timeout / 4 for test in tests))
 
